@@ -1,0 +1,43 @@
+// Package health is the closed vocabulary of what may be wrong: conditions
+// with a code, a severity and a hint. It is pure.
+package health
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Severity orders conditions by how much they matter to users.
+type Severity string
+
+// The severities, from worst to least.
+const (
+	Critical Severity = "critical" // users feel it, or the next failure will
+	Warning  Severity = "warning"  // redundancy or a rule is broken; nobody feels it yet
+	Notice   Severity = "notice"   // worth knowing
+)
+
+// Condition is one thing that is not as it should be.
+type Condition struct {
+	Code     string   `json:"code"` // closed set, "galera-not-synced"; documented in docs/operations.md
+	Severity Severity `json:"severity"`
+	Node     string   `json:"node,omitempty"`
+	Service  string   `json:"service,omitempty"`
+	Text     string   `json:"text"` // what is, with numbers
+	Hint     string   `json:"hint"` // what to do now
+}
+
+var rank = map[Severity]int{Critical: 0, Warning: 1, Notice: 2}
+
+// Sort orders conditions: worst first, then node, service and code.
+func Sort(cs []Condition) {
+	slices.SortStableFunc(cs, func(a, b Condition) int {
+		return cmp.Or(rank[a.Severity]-rank[b.Severity], cmp.Compare(a.Node, b.Node),
+			cmp.Compare(a.Service, b.Service), cmp.Compare(a.Code, b.Code))
+	})
+}
+
+// Healthy reports whether nothing worse than a notice is among the conditions.
+func Healthy(cs []Condition) bool {
+	return !slices.ContainsFunc(cs, func(c Condition) bool { return c.Severity != Notice })
+}

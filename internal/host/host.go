@@ -1,0 +1,89 @@
+// Package host is the seam to the operating system of one node: commands,
+// files, packages, units. Linux is the real one; hosttest has a fake for unit tests.
+//
+// Invariants: files are replaced atomically and durably; no secret is passed in
+// an argument list (use Cmd.Stdin or Cmd.Env); every call honours its context.
+// It must never know what a service is.
+package host
+
+import (
+	"context"
+	"io/fs"
+)
+
+// Cmd is a command to run without a shell.
+type Cmd struct {
+	Args  []string
+	Stdin []byte
+	Env   []string // added to the environment
+	User  string   // run as this user; empty: root
+}
+
+// Output is what a command printed.
+type Output struct {
+	Stdout []byte
+	Stderr []byte
+}
+
+// ExitError says that a command ran and did not exit 0.
+type ExitError struct {
+	Args   []string
+	Code   int // -1: killed by a signal or by the context
+	Stderr string
+}
+
+// File is a regular file with its owner.
+type File struct {
+	Path    string
+	Mode    fs.FileMode
+	Owner   string
+	Group   string
+	Content []byte
+}
+
+// UnitState is what systemd says of a unit.
+type UnitState struct {
+	Loaded  bool   // a unit file exists
+	Enabled bool   // starts at boot
+	Active  string // "active", "inactive", "failed", "activating", "deactivating", "reloading"
+	Sub     string
+	Result  string // "success", "exit-code", "timeout", ...
+	MainPID int
+	// Invocation changes with every start.
+	Invocation string
+}
+
+// Host is one node's operating system.
+type Host interface {
+	// Run runs a command. A non-zero exit is an *ExitError; Output is valid then too.
+	Run(ctx context.Context, cmd Cmd) (Output, error)
+
+	// ReadFile returns a file with owner and mode; fs.ErrNotExist when it is missing.
+	ReadFile(path string) (File, error)
+	// WriteFile replaces a file atomically (temporary file, fsync, rename, fsync of the directory)
+	// and makes missing parent directories (0755). validate, if not empty, is a command run before the
+	// rename with {} replaced by the temporary path.
+	WriteFile(ctx context.Context, f File, validate []string) error
+	// RemoveFile removes a file; a missing one is no error.
+	RemoveFile(path string) error
+
+	// Packages returns the installed packages with versions.
+	Packages(ctx context.Context) (map[string]string, error)
+	// InstallPackages installs packages with all questions answered by default; their services are not started.
+	InstallPackages(ctx context.Context, names []string) error
+
+	// Unit returns the state of a unit; an unknown one has Loaded == false.
+	Unit(ctx context.Context, name string) (UnitState, error)
+	// StartUnit, StopUnit, RestartUnit and ReloadUnit return when the job is done, with an
+	// error that carries the unit's last log lines if it failed.
+	StartUnit(ctx context.Context, name string) error
+	StopUnit(ctx context.Context, name string) error
+	RestartUnit(ctx context.Context, name string) error
+	ReloadUnit(ctx context.Context, name string) error
+	// EnableUnit makes it start at boot, or not.
+	EnableUnit(ctx context.Context, name string, enabled bool) error
+	// ReloadUnitFiles is systemctl daemon-reload.
+	ReloadUnitFiles(ctx context.Context) error
+	// SignalUnit sends a signal to every process of the unit.
+	SignalUnit(ctx context.Context, name string, signal int) error
+}

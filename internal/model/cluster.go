@@ -1,0 +1,222 @@
+// Package model holds the nouns of nines: what an operator asks for (Cluster,
+// the spec) and the words every other package shares.
+//
+// It imports the standard library only and does no I/O, reads no clock, starts
+// no goroutine and draws no random number. A Cluster is a value: nobody
+// changes one after config has validated it.
+package model
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Role says what a node is for.
+type Role string
+
+// The roles a node may have.
+const (
+	RoleController Role = "controller"
+	RoleCompute    Role = "compute"
+)
+
+// Roles lists every known role.
+var Roles = []Role{RoleController, RoleCompute}
+
+// NetworkName names a network that nodes have addresses on.
+type NetworkName string
+
+// The networks nines knows; tenant and storage are optional.
+const (
+	Management NetworkName = "management"
+	External   NetworkName = "external"
+	Tenant     NetworkName = "tenant"
+	Storage    NetworkName = "storage"
+)
+
+// NetworkNames lists every known network.
+var NetworkNames = []NetworkName{Management, External, Tenant, Storage}
+
+// Cluster is one site as its operator wants it: the content of cluster.yaml
+// with every default filled in.
+type Cluster struct {
+	Name     string                  `json:"name"`
+	Release  Release                 `json:"release"`
+	Networks map[NetworkName]Network `json:"networks"`
+	Nodes    []Node                  `json:"nodes"`
+	VIP      VIP                     `json:"vip"`
+	SSH      SSH                     `json:"ssh"`
+	NTP      NTP                     `json:"ntp"`
+	Packages Packages                `json:"packages"`
+	Services []string                `json:"services"`
+	Tuning   Tuning                  `json:"tuning"`
+	Checks   Checks                  `json:"checks"`
+	// AcceptEvenControllers acknowledges that an even number of controllers
+	// survives no more failures than one controller less.
+	AcceptEvenControllers bool `json:"accept_even_controllers,omitempty"`
+}
+
+// Network is one subnet that the nodes share.
+type Network struct {
+	CIDR netip.Prefix `json:"cidr"`
+}
+
+// Node is one machine.
+type Node struct {
+	Name      string                     `json:"name"`
+	Roles     []Role                     `json:"roles"`
+	Addresses map[NetworkName]netip.Addr `json:"addresses"`
+}
+
+// Has reports whether the node has the role.
+func (n Node) Has(r Role) bool { return slices.Contains(n.Roles, r) }
+
+// Address is the node's address on the management network: where its agent
+// and every clustered service listen.
+func (n Node) Address() netip.Addr { return n.Addresses[Management] }
+
+// VIPEngine names the component that moves the VIP.
+type VIPEngine string
+
+// The engines of the VIP.
+const (
+	EngineKeepalived VIPEngine = "keepalived"
+	EnginePacemaker  VIPEngine = "pacemaker"
+)
+
+// VIP is the address that clients use.
+type VIP struct {
+	// Address carries the prefix length of the interface it lives on: a VIP
+	// with another netmask than its subnet attracts or loses traffic.
+	Address netip.Prefix  `json:"address"`
+	Network NetworkName   `json:"network"`
+	Engine  VIPEngine     `json:"engine"`
+	Advert  time.Duration `json:"advert"`
+	// RouterID is the VRRP virtual router identifier, 1-255, unique in the subnet.
+	RouterID int `json:"router_id"`
+}
+
+// SSH is how nines reaches a node before its agent runs.
+type SSH struct {
+	User       string `json:"user"`
+	Port       int    `json:"port"`
+	Identity   string `json:"identity"`
+	KnownHosts string `json:"known_hosts"`
+}
+
+// NTP is where the controllers take their time from; the other nodes take it
+// from the controllers.
+type NTP struct {
+	Upstreams []string `json:"upstreams"`
+	// ControlClock is false where the machine may not set its clock
+	// (containers): chronyd then only measures.
+	ControlClock bool `json:"control_clock"`
+}
+
+// Packages is where the nodes take packages from. Without a Source the node's
+// own apt configuration is used.
+type Packages struct {
+	// Source is the base URL of a Debian repository, in addition to the node's own.
+	Source string `json:"source,omitempty"`
+	// Suite is the distribution within Source.
+	Suite string `json:"suite,omitempty"`
+	// Key is the path of the file with the OpenPGP key Source is signed with.
+	// The CLI reads it; KeyText carries the content from then on.
+	Key     string `json:"key,omitempty"`
+	KeyText string `json:"key_text,omitempty"`
+}
+
+// Checks says what happens when a node breaks a hardware or network rule.
+type Checks struct {
+	// Severity is "error" (the default) or "warning" (the lab).
+	Severity string `json:"severity"`
+}
+
+// Tuning holds the values an operator may change with care. Each default and
+// its reason stands in config.
+type Tuning struct {
+	Galera   GaleraTuning   `json:"galera"`
+	RabbitMQ RabbitMQTuning `json:"rabbitmq"`
+	HAProxy  HAProxyTuning  `json:"haproxy"`
+	Keystone KeystoneTuning `json:"keystone"`
+}
+
+// GaleraTuning holds the failure detector of Galera (evs.*) and sizes.
+type GaleraTuning struct {
+	SuspectTimeout  time.Duration `json:"suspect_timeout"`
+	InactiveTimeout time.Duration `json:"inactive_timeout"`
+	InstallTimeout  time.Duration `json:"install_timeout"`
+	Keepalive       time.Duration `json:"keepalive"`
+	InactiveCheck   time.Duration `json:"inactive_check"`
+	PeerTimeout     time.Duration `json:"peer_timeout"`
+	JoinRetrans     time.Duration `json:"join_retrans"`
+	GCache          string        `json:"gcache"`
+	BufferPool      string        `json:"buffer_pool"`
+}
+
+// RabbitMQTuning holds what decides how fast RabbitMQ notices a dead node.
+type RabbitMQTuning struct {
+	NetTickTime time.Duration `json:"net_tick_time"`
+}
+
+// HAProxyTuning holds the health check intervals.
+type HAProxyTuning struct {
+	Inter     time.Duration `json:"inter"`
+	FastInter time.Duration `json:"fast_inter"`
+	Fall      int           `json:"fall"`
+	Rise      int           `json:"rise"`
+}
+
+// KeystoneTuning holds worker counts and key rotation.
+type KeystoneTuning struct {
+	Processes      int           `json:"processes"`
+	Threads        int           `json:"threads"`
+	FernetRotation time.Duration `json:"fernet_rotation"`
+	TokenLifetime  time.Duration `json:"token_lifetime"`
+}
+
+// Node returns the node of that name.
+func (c *Cluster) Node(name string) (Node, bool) {
+	for _, n := range c.Nodes {
+		if n.Name == name {
+			return n, true
+		}
+	}
+	return Node{}, false
+}
+
+// With returns the nodes that have the role, in the order of cluster.yaml.
+func (c *Cluster) With(r Role) []Node {
+	var out []Node
+	for _, n := range c.Nodes {
+		if n.Has(r) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// Controllers returns the nodes that form the quorums.
+func (c *Cluster) Controllers() []Node { return c.With(RoleController) }
+
+// Runs reports whether the cluster has the service of that name.
+func (c *Cluster) Runs(service string) bool { return slices.Contains(c.Services, service) }
+
+// Quorum is how many of n members must agree.
+func Quorum(n int) int { return n/2 + 1 }
+
+// JoinAddresses returns the management addresses of the nodes with :port
+// (when port is not empty), separated by sep.
+func JoinAddresses(nodes []Node, port, sep string) string {
+	parts := make([]string, 0, len(nodes))
+	for _, n := range nodes {
+		a := n.Address().String()
+		if port != "" {
+			a += ":" + port
+		}
+		parts = append(parts, a)
+	}
+	return strings.Join(parts, sep)
+}

@@ -1,0 +1,35 @@
+package model
+
+// The ports of the services on the nodes' management addresses and, where a
+// listener exists, on the VIP. They are the numbers of the components' own
+// documentation; 7440-7443 are nines's own.
+const (
+	PortHealth     = 7440 // agents: health of services, asked by HAProxy
+	PortAgent      = 7441 // agents: API, mutual TLS
+	PortEtcdClient = 7442
+	PortEtcdPeer   = 7443
+
+	PortMariaDB       = 3306
+	PortGalera        = 4567
+	PortGaleraIST     = 4568
+	PortGaleraSST     = 4444
+	PortAMQP          = 5671 // TLS
+	PortRabbitMQDist  = 25672
+	PortEPMD          = 4369
+	PortRabbitMQAdmin = 15671 // management plugin, TLS
+	PortMemcached     = 11211
+	PortHAProxyStats  = 1080
+	PortKeystone      = 5000
+)
+
+// On every node nines keeps these files.
+const (
+	PathBinary  = "/usr/local/bin/nines"
+	PathConfig  = "/etc/nines"     // agent.json, TLS material: root only
+	PathState   = "/var/lib/nines" // etcd data, unit fingerprints: root only
+	PathRun     = "/run/nines"     // sockets, VIP guard
+	PathCA      = PathConfig + "/tls/ca.pem"
+	PathCert    = PathConfig + "/tls/node.pem" // certificate of the node, server and client use
+	PathKey     = PathConfig + "/tls/node.key"
+	PathVIPFile = PathRun + "/vip-guard" // "0": may hold the VIP; "-254": must not
+)

@@ -1,0 +1,195 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"nines/internal/graph"
+)
+
+// Graph builds the dependency graph of the resources: After, Needs, the files
+// and packages of units, and one member after the other in each quorum. It
+// fails on an unknown ID, an unknown capability, a duplicate or a cycle.
+func Graph(rs []Resource) (*graph.Graph, error) {
+	g := graph.New()
+	providers := map[string][]ID{}
+	for _, r := range rs {
+		if g.Has(string(r.ID)) {
+			return nil, fmt.Errorf("resource %s is declared twice", r.ID)
+		}
+		g.Add(string(r.ID))
+		for _, p := range r.Provides {
+			providers[p] = append(providers[p], r.ID)
+		}
+	}
+	for _, r := range rs {
+		if err := link(g, r, providers); err != nil {
+			return nil, err
+		}
+	}
+	serialise(g, rs)
+	if _, err := g.Order(); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+func link(g *graph.Graph, r Resource, providers map[string][]ID) error {
+	deps := slices.Clone(r.After)
+	if r.Unit != nil {
+		deps = append(deps, r.Unit.RestartOn...)
+		deps = append(deps, r.Unit.ReloadOn...)
+	}
+	for _, need := range r.Needs {
+		if len(providers[need]) == 0 {
+			return fmt.Errorf("resource %s needs %q, which nothing provides", r.ID, need)
+		}
+		deps = append(deps, providers[need]...)
+	}
+	for _, d := range deps {
+		if !g.Has(string(d)) {
+			return fmt.Errorf("resource %s waits for %s, which does not exist", r.ID, d)
+		}
+		g.Edge(string(r.ID), string(d))
+	}
+	return nil
+}
+
+// serialise orders the members of each quorum one after the other, in the
+// order in which they were declared.
+func serialise(g *graph.Graph, rs []Resource) {
+	last := map[string]ID{}
+	for _, r := range rs {
+		if r.Unit == nil || r.Unit.Member == nil {
+			continue
+		}
+		q := r.Unit.Member.Quorum
+		if prev, ok := last[q]; ok {
+			g.Edge(string(r.ID), string(prev))
+		}
+		last[q] = r.ID
+	}
+}
+
+// Build compares desired resources with what was observed. Resources of
+// unreachable nodes get no ops; a Block says so.
+func Build(spec string, rs []Resource, seen Observed) (Plan, error) {
+	g, err := Graph(rs)
+	if err != nil {
+		return Plan{}, err
+	}
+	all := Index(rs)
+	needs := func(id string) bool {
+		r := all[ID(id)]
+		_, gone := seen.Unreachable[r.Node]
+		return !gone && seen.Resources[r.ID].State != InSync
+	}
+	ops := g.Keep(needs)
+	order, err := ops.Order()
+	if err != nil {
+		return Plan{}, err
+	}
+	p := Plan{Spec: spec, Ops: make([]Op, 0, len(order))}
+	for _, id := range order {
+		p.Ops = append(p.Ops, opFor(all[ID(id)], all, seen, ops.After(id)))
+	}
+	p.Blocked = blocks(p, all, seen)
+	return p, nil
+}
+
+func opFor(r Resource, all map[ID]Resource, seen Observed, after []string) Op {
+	st := seen.Resources[r.ID]
+	op := Op{ID: r.ID, Node: r.Node, Service: r.Service, Kind: r.Kind(), Hash: r.Hash(all), Reason: st.Reason}
+	for _, a := range after {
+		op.After = append(op.After, ID(a))
+	}
+	op.Summary = summary(r, st)
+	if r.Unit != nil && st.Change == "restart" {
+		op.Restarts = r.Unit.Name
+	}
+	if m := memberOf(r); m != nil && interrupts(st.Change) {
+		op.Quorum = &Quorum{Name: m.Quorum, Size: m.Size, Needed: m.Needed, Left: left(*m, seen, st)}
+	}
+	return op
+}
+
+func memberOf(r Resource) *Member {
+	if r.Unit == nil {
+		return nil
+	}
+	return r.Unit.Member
+}
+
+// interrupts reports whether the change takes a serving member away for a while.
+func interrupts(change string) bool {
+	return change == "restart" || change == "stop" || change == "start"
+}
+
+// left is how many members serve while this one is being changed.
+func left(m Member, seen Observed, st Status) int {
+	n := seen.Healthy[m.Quorum]
+	if st.Change == "restart" || st.Change == "stop" {
+		n--
+	}
+	return max(n, 0)
+}
+
+func summary(r Resource, st Status) string {
+	switch {
+	case r.Packages != nil:
+		return "install " + strings.Join(r.Packages.Names, " ")
+	case r.File != nil:
+		verb := "write"
+		if st.State == Drifted {
+			verb = "change"
+		}
+		return verb + " " + r.File.Path
+	case r.Unit != nil:
+		change := st.Change
+		if change == "" {
+			change = "start"
+		}
+		return change + " " + r.Unit.Name
+	default:
+		return describe(*r.Action)
+	}
+}
+
+func describe(a Action) string {
+	s := strings.ReplaceAll(a.Name, "-", " ")
+	if n := a.Args["name"]; n != "" {
+		s += " " + n
+	}
+	return s
+}
+
+// blocks lists why the plan must not run: a node that does not answer, or a
+// restart that would leave a serving quorum without its majority.
+func blocks(p Plan, all map[ID]Resource, seen Observed) []Block {
+	var out []Block
+	for _, node := range sortedKeys(seen.Unreachable) {
+		out = append(out, Block{Code: "node-unreachable", Text: fmt.Sprintf("%s does not answer: %s", node, seen.Unreachable[node]),
+			Hint: "bring the node back, or look at it with 'nines status'"})
+	}
+	for _, op := range p.Ops {
+		if op.Quorum == nil || op.Restarts == "" {
+			continue
+		}
+		if op.Quorum.Left < op.Quorum.Needed {
+			out = append(out, Block{Code: "quorum", Text: fmt.Sprintf("%s on %s: would leave %d of %d members of %s, %d are needed",
+				op.Summary, op.Node, op.Quorum.Left, op.Quorum.Size, op.Quorum.Name, op.Quorum.Needed),
+				Hint: "bring the missing members back first"})
+		}
+	}
+	return out
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,153 @@
+// Package service says what a service is to nines: the contract that each
+// folder below it fulfils for one real component, and the small words services meet
+// in. Services never import each other; they meet through the model and through
+// what app hands them (listeners, databases, broker users).
+package service
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"nines/internal/health"
+	"nines/internal/host"
+	"nines/internal/model"
+	"nines/internal/plan"
+	"nines/internal/secret"
+)
+
+// Service is one real component: configuration, order, observation, health, faults.
+type Service interface {
+	// Name is the folder's name and the word in cluster.yaml.
+	Name() string
+	// Resources returns all the service wants, on all nodes. It is a pure
+	// function of its arguments: every agent computes the same.
+	Resources(c *model.Cluster, s secret.Source) ([]plan.Resource, error)
+}
+
+// SecretUser is a Service that uses secrets.
+type SecretUser interface {
+	Secrets(c *model.Cluster) []secret.Spec
+}
+
+// Actor is a Service with actions of its own.
+type Actor interface {
+	Actions() map[string]Action
+}
+
+// Action is a step only its service knows. Both functions run on the resource's node.
+type Action struct {
+	// Check says whether the step is already done; reason says why not, in one
+	// line. A component that is down or absent is "not done", not an error. It
+	// must be cheap (tens of milliseconds) and must change nothing.
+	Check func(ctx context.Context, env Env, args map[string]string) (done bool, reason string, err error)
+	// Run does it. It must be safe to repeat after a crash at any point.
+	Run func(ctx context.Context, env Env, args map[string]string) error
+}
+
+// Env is what a service may use on a node.
+type Env struct {
+	Host    host.Host
+	Cluster *model.Cluster
+	Node    model.Node
+	Secrets secret.Source
+	Log     *slog.Logger
+}
+
+// Observer is a Service that can tell how its part on a node is doing. The agent
+// calls Observe every Interval, answers HAProxy's health checks with
+// Serving and Reason, and shows the rest in status.
+type Observer interface {
+	Interval() time.Duration
+	// Observe must return within its context (the agent sets a time-out of 1 s; no answer counts as not serving).
+	Observe(ctx context.Context, env Env) Observation
+}
+
+// Observation is how a service does on one node.
+type Observation struct {
+	// Serving: this node's instance may be given work.
+	Serving bool `json:"serving"`
+	// Reason says in one line why (not): "Synced, 3 members".
+	Reason string `json:"reason"`
+	// Facts are what status and the drills' gate show or compare: "wsrep_cluster_state_uuid".
+	Facts map[string]string `json:"facts,omitempty"`
+	// Conditions are what is not as it should be; Node and Service are filled in by the agent.
+	Conditions []health.Condition `json:"conditions,omitempty"`
+}
+
+// ClusterJudge is a Service that can tell more from all nodes' observations than from
+// one: members missing, histories that differ, two holders of the VIP. Pure.
+type ClusterJudge interface {
+	// Judge gets the latest observation of each node that answered.
+	Judge(c *model.Cluster, seen map[string]Observation) []health.Condition
+}
+
+// Listener is a port on the VIP that HAProxy serves from backends on the controllers.
+type Listener struct {
+	Name string // unique: "keystone", "mariadb"
+	Port int    // on the VIP
+	// BackendPort is the port on the controllers' management addresses.
+	BackendPort int
+	// Health is the name of the service whose observation decides: the agent's /health/NAME.
+	Health string
+	HTTP   bool // layer 7: TLS ends at HAProxy, requests are re-dispatched
+	// BackendTLS: HAProxy speaks TLS to the backend (HTTP listeners only; TCP passes through).
+	BackendTLS bool
+	// SingleWriter sends everything to one member, the rest is backup, without fail-back.
+	SingleWriter bool
+	// IdleTimeout of established connections; zero: HAProxy service's default.
+	IdleTimeout time.Duration
+}
+
+// Published is a Service that wants listeners on the VIP.
+type Published interface {
+	Listeners(c *model.Cluster) []Listener
+}
+
+// Database is a schema with its one user.
+type Database struct {
+	Name   string // also the user's name
+	Secret string // name of the user's password
+}
+
+// DatabaseUser is a Service that needs databases.
+type DatabaseUser interface {
+	Databases(c *model.Cluster) []Database
+}
+
+// BrokerUser is a user of the message broker with full permissions on one virtual host.
+type BrokerUser struct {
+	Name   string
+	Secret string
+	VHost  string // "/" by default
+}
+
+// Messaging is a Service that needs broker users.
+type Messaging interface {
+	BrokerUsers(c *model.Cluster) []BrokerUser
+}
+
+// Fault is something a drill may do to a service on a node: a signal to a unit.
+type Fault struct {
+	Name   string // "kill", "freeze"
+	Unit   string
+	Signal int // sent at injection
+	// Heal, if not 0, is the signal that ends the fault (SIGCONT for a freeze).
+	Heal int
+}
+
+// Faulty is a Service that drills can hurt.
+type Faulty interface {
+	Faults() []Fault
+}
+
+// Capabilities that resources provide and need.
+const (
+	CapBase     = "base"     // hosts file, sysctl, time
+	CapSQL      = "sql"      // every database member serves and databases and users exist
+	CapBroker   = "broker"   // the broker is whole, users exist
+	CapCache    = "cache"    // memcached runs on every controller
+	CapProxy    = "proxy"    // HAProxy runs on every controller
+	CapVIP      = "vip"      // the VIP answers
+	CapIdentity = "identity" // Keystone answers behind the VIP
+)
