@@ -143,6 +143,7 @@ type Faulty interface {
 
 // Capabilities that resources provide and need.
 const (
+	CapPackages = "packages" // the package source is in place: every service's packages need it
 	CapBase     = "base"     // hosts file, sysctl, time
 	CapSQL      = "sql"      // every database member serves and databases and users exist
 	CapBroker   = "broker"   // the broker is whole, users exist
