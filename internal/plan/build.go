@@ -8,9 +8,8 @@ import (
 	"nines/internal/graph"
 )
 
-// Graph builds the dependency graph of the resources: After, Needs, the files
-// and packages of units, and one member after the other in each quorum. It
-// fails on an unknown ID, an unknown capability, a duplicate or a cycle.
+// Graph builds the dependency graph of the resources: After, Needs, and the files
+// and packages of units. It fails on an unknown ID, an unknown capability, a duplicate or a cycle.
 func Graph(rs []Resource) (*graph.Graph, error) {
 	g := graph.New()
 	providers := map[string][]ID{}
@@ -28,7 +27,6 @@ func Graph(rs []Resource) (*graph.Graph, error) {
 			return nil, err
 		}
 	}
-	serialise(g, rs)
 	if _, err := g.Order(); err != nil {
 		return nil, err
 	}
@@ -56,21 +54,36 @@ func link(g *graph.Graph, r Resource, providers map[string][]ID) error {
 	return nil
 }
 
-// serialise orders the members of each quorum one after the other, in the
-// order in which they were declared.
-func serialise(g *graph.Graph, rs []Resource) {
-	last := map[string]ID{}
+// serialise orders the ops of a quorum one after the other, in the order in
+// which the units were declared, when any of them takes a serving member away.
+// Members that only start for the first time may do so side by side.
+func serialise(ops *graph.Graph, rs []Resource, seen Observed) {
+	groups := map[string][]ID{}
+	var order []string
+	risky := map[string]bool{}
 	for _, r := range rs {
-		if r.Unit == nil || r.Unit.Member == nil {
+		m := memberOf(r)
+		if m == nil || !ops.Has(string(r.ID)) {
 			continue
 		}
-		q := r.Unit.Member.Quorum
-		if prev, ok := last[q]; ok {
-			g.Edge(string(r.ID), string(prev))
+		if len(groups[m.Quorum]) == 0 {
+			order = append(order, m.Quorum)
 		}
-		last[q] = r.ID
+		groups[m.Quorum] = append(groups[m.Quorum], r.ID)
+		risky[m.Quorum] = risky[m.Quorum] || takesAway(seen.Resources[r.ID].Change)
+	}
+	for _, q := range order {
+		if !risky[q] {
+			continue
+		}
+		for i := 1; i < len(groups[q]); i++ {
+			ops.Edge(string(groups[q][i]), string(groups[q][i-1]))
+		}
 	}
 }
+
+// takesAway reports whether the change takes a serving member away for a while.
+func takesAway(change string) bool { return change == "restart" || change == "stop" }
 
 // Build compares desired resources with what was observed. Resources of
 // unreachable nodes get no ops; a Block says so.
@@ -86,6 +99,7 @@ func Build(spec string, rs []Resource, seen Observed) (Plan, error) {
 		return !gone && seen.Resources[r.ID].State != InSync
 	}
 	ops := g.Keep(needs)
+	serialise(ops, rs, seen)
 	order, err := ops.Order()
 	if err != nil {
 		return Plan{}, err
@@ -108,8 +122,8 @@ func opFor(r Resource, all map[ID]Resource, seen Observed, after []string) Op {
 	if r.Unit != nil && st.Change == "restart" {
 		op.Restarts = r.Unit.Name
 	}
-	if m := memberOf(r); m != nil && interrupts(st.Change) {
-		op.Quorum = &Quorum{Name: m.Quorum, Size: m.Size, Needed: m.Needed, Left: left(*m, seen, st)}
+	if m := memberOf(r); m != nil && takesAway(st.Change) {
+		op.Quorum = &Quorum{Name: m.Quorum, Size: m.Size, Needed: m.Needed, Left: left(*m, seen)}
 	}
 	return op
 }
@@ -127,12 +141,8 @@ func interrupts(change string) bool {
 }
 
 // left is how many members serve while this one is being changed.
-func left(m Member, seen Observed, st Status) int {
-	n := seen.Healthy[m.Quorum]
-	if st.Change == "restart" || st.Change == "stop" {
-		n--
-	}
-	return max(n, 0)
+func left(m Member, seen Observed) int {
+	return max(seen.Healthy[m.Quorum]-1, 0)
 }
 
 func summary(r Resource, st Status) string {

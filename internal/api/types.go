@@ -1,0 +1,206 @@
+// Package api is the words on the wire between the CLI and the agents, and between
+// agents: requests, replies, errors, and the client that speaks them over mutual TLS.
+// The handlers are the agent's. It must never hold a secret in an error.
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"nines/internal/converge"
+	"nines/internal/health"
+	"nines/internal/model"
+	"nines/internal/plan"
+	"nines/internal/service"
+)
+
+// Paths of the API. Those of agents are open to nodes and operators, the
+// rest to operators only, unless said otherwise.
+const (
+	PathVersion     = "/v1/version"     // GET, any
+	PathNode        = "/v1/node"        // GET, nodes and operators: this node's report
+	PathObserve     = "/v1/observe"     // POST, nodes: resources of this node
+	PathOp          = "/v1/op"          // POST, nodes: bring one resource into its desired state
+	PathStatus      = "/v1/status"      // GET: the cluster
+	PathPlan        = "/v1/plan"        // POST, answered by the leader
+	PathApply       = "/v1/apply"       // POST, answered by the leader; GET: the current record
+	PathEvents      = "/v1/events"      // GET ?id=: the apply's events, one JSON value a line
+	PathCredentials = "/v1/credentials" // GET ?name=: one secret
+	PathSignal      = "/v1/signal"      // POST: a fault
+	PathBinary      = "/v1/binary"      // PUT: a new agent
+)
+
+// Version says who answers.
+type Version struct {
+	Node      string `json:"node"`
+	Version   string `json:"version"`
+	ClusterID string `json:"cluster_id"`
+	// Store is "ready" when the agent reaches a quorum of etcd, else the reason why not.
+	Store string `json:"store"`
+	// Binary is the SHA-256 of the running executable, hex.
+	Binary  string    `json:"binary"`
+	Started time.Time `json:"started"`
+}
+
+// NodeReport is one node as its own agent sees it.
+type NodeReport struct {
+	Version
+	Quorum   bool                           `json:"quorum"` // in the majority of etcd
+	Services map[string]service.Observation `json:"services"`
+	Drift    []Drift                        `json:"drift,omitempty"`
+}
+
+// Drift is one resource that is not as it was last applied.
+type Drift struct {
+	ID     plan.ID    `json:"id"`
+	State  plan.State `json:"state"`
+	Reason string     `json:"reason"`
+}
+
+// NodeStatus is one node as another agent sees it.
+type NodeStatus struct {
+	Node  string       `json:"node"`
+	Roles []model.Role `json:"roles"`
+	// Error says why there is no Report.
+	Error  string      `json:"error,omitempty"`
+	Report *NodeReport `json:"report,omitempty"`
+}
+
+// StoreMember is one member of etcd.
+type StoreMember struct {
+	Name    string `json:"name"`
+	Healthy bool   `json:"healthy"`
+	Leader  bool   `json:"leader"`
+	Bytes   int64  `json:"bytes"` // size of its database
+}
+
+// Status is the cluster.
+type Status struct {
+	Cluster    string             `json:"cluster"`
+	ClusterID  string             `json:"cluster_id"`
+	Healthy    bool               `json:"healthy"`
+	Leader     string             `json:"leader"` // node; empty: nobody
+	VIP        string             `json:"vip"`
+	VIPHolders []string           `json:"vip_holders"`
+	Store      []StoreMember      `json:"store"`
+	Nodes      []NodeStatus       `json:"nodes"`
+	Conditions []health.Condition `json:"conditions"`
+	Apply      *ApplySummary      `json:"apply,omitempty"`
+}
+
+// ApplySummary is the latest apply without its plan.
+type ApplySummary struct {
+	ID       string         `json:"id"`
+	State    converge.State `json:"state"`
+	Who      string         `json:"who"`
+	Since    time.Time      `json:"since"`
+	Finished time.Time      `json:"finished,omitzero"`
+	Error    string         `json:"error,omitempty"`
+}
+
+// PlanReply is a plan and its name, to be handed to apply.
+type PlanReply struct {
+	Plan plan.Plan `json:"plan"`
+	Hash string    `json:"hash"`
+}
+
+// SpecRequest carries the cluster as the operator wants it.
+type SpecRequest struct {
+	Spec *model.Cluster `json:"spec"`
+}
+
+// SignalRequest asks the agent to send a signal to a unit: a drill's fault.
+type SignalRequest struct {
+	Unit   string `json:"unit"`
+	Signal int    `json:"signal"`
+}
+
+// Error is an error on the wire.
+type Error struct {
+	Status int    `json:"-"`
+	Code   string `json:"code"`
+	Text   string `json:"error"`
+	Next   string `json:"hint,omitempty"`
+	// Leader is the address to ask instead (Code "not-leader").
+	Leader string `json:"leader,omitempty"`
+}
+
+func (e *Error) Error() string { return e.Text }
+
+// Hint says what to do now.
+func (e *Error) Hint() string { return e.Next }
+
+// Codes of errors that clients act on.
+const (
+	CodeBusy      = "busy"
+	CodeStale     = "stale-plan"
+	CodeBlocked   = "blocked"
+	CodeNotLeader = "not-leader"
+	CodeNoLeader  = "no-leader"
+	CodeFenced    = "fenced"
+	CodeForbidden = "forbidden"
+	CodeInvalid   = "invalid"
+	CodeFailed    = "failed"
+)
+
+// WriteError answers a request with an error.
+func WriteError(w http.ResponseWriter, err error) {
+	var e *Error
+	if !errors.As(err, &e) {
+		e = wrap(err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(e.Status)
+	_ = json.NewEncoder(w).Encode(e) // the client is gone: nobody left to tell
+}
+
+// wrap turns what converge says into words on the wire.
+func wrap(err error) *Error {
+	e := &Error{Status: http.StatusInternalServerError, Code: CodeFailed, Text: err.Error()}
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		e.Next = h.Hint()
+	}
+	var busy *converge.BusyError
+	var stale *converge.StaleError
+	var blocked *converge.BlockedError
+	switch {
+	case errors.As(err, &busy):
+		e.Status, e.Code = http.StatusConflict, CodeBusy
+	case errors.As(err, &stale):
+		e.Status, e.Code = http.StatusPreconditionFailed, CodeStale
+	case errors.As(err, &blocked):
+		e.Status, e.Code = http.StatusFailedDependency, CodeBlocked
+	}
+	return e
+}
+
+// WriteJSON answers a request.
+func WriteJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the client is gone: nobody left to tell
+}
+
+// UnreachableError says that an agent did not answer at all: the request may or may not have arrived.
+type UnreachableError struct {
+	Addr string
+	Err  error
+}
+
+func (e *UnreachableError) Error() string {
+	return fmt.Sprintf("agent %s does not answer: %v", e.Addr, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// Unreachable marks the error for callers that may try again.
+func (e *UnreachableError) Unreachable() bool { return true }
+
+// Hint says what to do now.
+func (e *UnreachableError) Hint() string {
+	return "look at the node: is it up, does 'systemctl status nines-agent' say active?"
+}
