@@ -14,6 +14,8 @@ const (
 	Password  Kind = "password"   // 32 letters and digits
 	FernetKey Kind = "fernet-key" // 32 random bytes, URL-safe base64
 	Cookie    Kind = "cookie"     // 32 capital letters (Erlang)
+	// FernetRing is a key ring that its service rotates: {"keys":{"0":FernetKey,"1":FernetKey}}.
+	FernetRing Kind = "fernet-ring"
 )
 
 // Spec declares a secret that a service uses. The leader makes those that do

@@ -54,6 +54,16 @@ type Env struct {
 	Log     *slog.Logger
 }
 
+// Rotator is a Service with secrets that change on schedule. The leader calls Rotate at
+// next (and when it becomes leader), stores the changed secrets under its fence, and hands them out
+// by an apply.
+type Rotator interface {
+	// Rotate returns the secrets to replace, by name (none: nothing is due), and when to
+	// ask again (zero: never). seen holds the latest observation of each node that
+	// answered: a rotation may have to wait until all nodes have the present secret.
+	Rotate(c *model.Cluster, have secret.Source, seen map[string]Observation, now time.Time) (changed map[string]string, next time.Time, err error)
+}
+
 // Observer is a Service that can tell how its part on a node is doing. The agent
 // calls Observe every Interval, answers HAProxy's health checks with
 // Serving and Reason, and shows the rest in status.
