@@ -44,7 +44,7 @@ var allowed = map[string]struct {
 	"lab":             {"model config progress", "where machines come from; nothing below knows it"},
 	"app":             {"*", "the composition root"},
 	"cli":             {"*", "arguments and views"},
-	"cli/*":           {"progress model plan health", "views"},
+	"cli/*":           {"api converge progress model plan health", "views"},
 }
 
 const module = "nines/internal/"

@@ -1,0 +1,57 @@
+# make build | test | race | lint | fuzz | bench | lab
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+GO      ?= go
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X nines/internal/cli.version=$(VERSION)
+# The lab tests' own lab: it never meets one that a person runs.
+E2E_LAB ?= e2e
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@2025.1.1
+
+.PHONY: build test unit e2e race lint fuzz bench lab clean FORCE
+
+build: bin/nines
+
+bin/nines: FORCE
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/nines
+
+# The race detector needs a C compiler.
+.PHONY: tools
+tools:
+	@command -v gcc >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq gcc libc6-dev; }
+
+# Everything: fast tests with the race detector, then the lab with real components.
+test: lint unit e2e
+
+unit: tools
+	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /test/e2e)
+
+# Skipped with one clear line without root or where systemd-nspawn cannot run.
+e2e: build
+	NINES=$(CURDIR)/bin/nines NINES_E2E_LAB=$(E2E_LAB) $(GO) test -count=1 -timeout 40m -v ./test/e2e/...
+
+race: tools
+	$(GO) test -race -count=3 $$($(GO) list ./... | grep -v /test/e2e)
+
+lint:
+	@unformatted=$$(gofmt -l cmd internal test bench 2>/dev/null); if [ -n "$$unformatted" ]; then echo "gofmt -w needed: $$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+# Every fuzz target for a short while; a longer one: make fuzz FUZZTIME=10m
+FUZZTIME ?= 10s
+fuzz:
+	@$(GO) list ./... | while read -r pkg; do \
+	  $(GO) test -list '^Fuzz' "$$pkg" | { grep '^Fuzz' || true; } | while read -r f; do \
+	    echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) "$$pkg"; done; done
+
+bench: build
+	NINES=$(CURDIR)/bin/nines $(GO) run ./bench
+
+lab: build
+	bin/nines lab up
+
+clean:
+	rm -rf bin
