@@ -1,0 +1,72 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+
+	"nines/internal/model"
+)
+
+// defaults fills in what the file leaves out: the fallbacks of the table first,
+// then those that depend on the rest of the file.
+func (p *decoder) defaults() {
+	p.fill(reflect.ValueOf(p.cluster).Elem(), place{})
+	c := p.cluster
+	if !p.given("vip.network") {
+		c.VIP.Network = vipNetwork(c)
+	}
+	if !p.given("services") {
+		c.Services = append([]string{}, model.CoreServices...)
+	}
+	if c.Packages.Source != "" && c.Packages.Suite == "" {
+		c.Packages.Suite = c.Facts().Suite
+	}
+	if c.Nodes == nil {
+		c.Nodes = []model.Node{}
+	}
+}
+
+// fill sets the fallback of every field that the file does not give, below
+// structs only: elements of lists and maps have no defaults.
+func (p *decoder) fill(v reflect.Value, where place) {
+	for _, m := range members(v.Type(), where.pattern) {
+		sub, dst := where.key(m.key), v.Field(m.index)
+		f := fields[sub.pattern]
+		switch {
+		case dst.Kind() == reflect.Struct && dst.Type() != typePrefix && dst.Type() != typeAddr:
+			p.fill(dst, sub)
+		case f.fallback == "" || p.given(sub.path) && !p.bad[sub.path]:
+			// A value that does not fit is replaced too: it is reported already, and
+			// the rules must not stumble over its zero.
+		default:
+			if err := fallback(dst, f); err != nil {
+				// Only a wrong table gets here; a test sets every fallback.
+				p.report(position{1, 1}, fmt.Sprintf("default of %s: %v", sub.path, err), "")
+			}
+		}
+	}
+}
+
+// fallback sets the default of a field.
+func fallback(dst reflect.Value, f field) error {
+	if dst.Kind() == reflect.Slice {
+		items := strings.Split(strings.Trim(f.fallback, "[]"), ", ")
+		dst.Set(reflect.ValueOf(items).Convert(dst.Type()))
+		return nil
+	}
+	if problem, _ := set(dst, f.fallback, f); problem != "" {
+		return fmt.Errorf("%s", problem)
+	}
+	return nil
+}
+
+// vipNetwork is the network whose subnet holds the VIP; management when there is none.
+func vipNetwork(c *model.Cluster) model.NetworkName {
+	for _, name := range model.NetworkNames {
+		if n, ok := c.Networks[name]; ok && c.VIP.Address.IsValid() && n.CIDR.Contains(c.VIP.Address.Addr()) {
+			return name
+		}
+	}
+	return model.Management
+}
