@@ -1,0 +1,107 @@
+package rabbitmq
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"nines/internal/health"
+	"nines/internal/model"
+	"nines/internal/service"
+)
+
+// Interval implements service.Observer: two small requests on a kept connection.
+func (*Service) Interval() time.Duration { return 2 * time.Second }
+
+// Facts of an observation.
+const (
+	// FactRunning lists the running members as the node sees them: "ctl1,ctl2,ctl3".
+	FactRunning = "running"
+	// FactMembers lists all members of the node's cluster.
+	FactMembers = "members"
+)
+
+// Observe implements service.Observer. A node serves when its broker runs and
+// no alarm blocks publishers.
+func (s *Service) Observe(ctx context.Context, env service.Env) service.Observation {
+	api, err := s.api(env)
+	if err != nil {
+		return service.Observation{Reason: err.Error()}
+	}
+	peers, err := api.peers(ctx)
+	if err != nil {
+		o := service.Observation{Reason: s.unavailable(env, err)}
+		if refused(err) {
+			o.Conditions = append(o.Conditions, health.Condition{Code: "rabbitmq-foreign-state", Severity: health.Critical,
+				Text: o.Reason, Hint: "if this node's queues are worth nothing: stop the unit, move /var/lib/rabbitmq/mnesia away, run 'nines apply'"})
+		}
+		return o
+	}
+	running := names(peers, true)
+	o := service.Observation{
+		Serving: slices.Contains(running, env.Node.Name),
+		Reason:  fmt.Sprintf("running, %d of %d members", len(running), len(env.Cluster.Controllers())),
+		Facts:   map[string]string{FactRunning: strings.Join(running, ","), FactMembers: strings.Join(names(peers, false), ",")},
+	}
+	if !o.Serving {
+		o.Reason = "the broker is starting"
+		return o
+	}
+	alarm, err := api.check(ctx, "local-alarms")
+	switch {
+	case err != nil:
+		o.Serving, o.Reason = false, s.unavailable(env, err)
+	case alarm != "":
+		// The other members block publishers as well: taking this one out helps nobody.
+		o.Reason = "alarm: " + alarm
+		o.Conditions = append(o.Conditions, health.Condition{Code: "rabbitmq-alarm", Severity: health.Critical,
+			Text: "publishers are blocked on all members: " + alarm, Hint: "free disk space or memory on this node, or find the queue that nobody consumes"})
+	}
+	return o
+}
+
+// Judge implements service.ClusterJudge.
+func (*Service) Judge(c *model.Cluster, seen map[string]service.Observation) []health.Condition {
+	var out []health.Condition
+	nodes := c.Controllers()
+	var serving []string
+	for _, n := range nodes {
+		if seen[n.Name].Serving {
+			serving = append(serving, n.Name)
+		}
+	}
+	for _, n := range nodes {
+		o, ok := seen[n.Name]
+		if ok && o.Serving {
+			continue
+		}
+		out = append(out, memberDown(n.Name, o, ok, len(serving), len(nodes)))
+	}
+	for _, n := range serving {
+		running := strings.Split(seen[n].Facts[FactRunning], ",")
+		for _, other := range serving {
+			if !slices.Contains(running, other) {
+				out = append(out, health.Condition{Code: "rabbitmq-split", Severity: health.Critical, Node: n, Service: Name,
+					Text: fmt.Sprintf("%s and %s both serve, but not as one cluster", n, other),
+					Hint: "if it does not heal within a minute: stop the broker on the node with less to lose, move its /var/lib/rabbitmq/mnesia away, run 'nines apply'"})
+			}
+		}
+	}
+	return out
+}
+
+func memberDown(node string, o service.Observation, answered bool, serving, all int) health.Condition {
+	c := health.Condition{Code: "rabbitmq-member-down", Severity: health.Warning, Node: node, Service: Name,
+		Hint: "journalctl -u " + Unit + " and /var/log/rabbitmq on that node"}
+	if serving < model.Quorum(all) {
+		c.Severity = health.Critical
+	}
+	why := o.Reason
+	if !answered {
+		why = "the node's agent does not answer"
+	}
+	c.Text = fmt.Sprintf("the broker on %s does not serve (%s); %d of %d members do", node, why, serving, all)
+	return c
+}
