@@ -9,6 +9,7 @@ package host
 import (
 	"context"
 	"io/fs"
+	"time"
 )
 
 // Cmd is a command to run without a shell.
@@ -39,6 +40,9 @@ type File struct {
 	Owner   string
 	Group   string
 	Content []byte
+	// Changed is when content, owner or mode last changed (the inode's ctime, which
+	// no program can set back). ReadFile fills it in; WriteFile ignores it.
+	Changed time.Time
 }
 
 // UnitState is what systemd says of a unit.
@@ -51,6 +55,11 @@ type UnitState struct {
 	MainPID int
 	// Invocation changes with every start.
 	Invocation string
+	// Started is when the unit last began to start; zero when it did not since boot.
+	Started time.Time
+	// FileState is systemd's word for how the unit file is enabled: "enabled", "disabled",
+	// "static", "masked", "generated", ...; a static or generated one can be neither enabled nor disabled.
+	FileState string
 }
 
 // Host is one node's operating system.
