@@ -1,0 +1,277 @@
+package secret
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Lifetimes of certificates. Those of nodes and operators are renewed long before
+// their end (RenewBefore); the CA outlives the hardware.
+const (
+	caTTL       = 10 * 365 * 24 * time.Hour
+	DefaultTTL  = 365 * 24 * time.Hour
+	RenewBefore = 30 * 24 * time.Hour
+	// backdate makes a new certificate valid on a machine whose clock is behind.
+	backdate = 5 * time.Minute
+)
+
+// Role says what a certificate's owner may do: it stands in the subject's O.
+type Role string
+
+// The roles of certificates.
+const (
+	RoleNode     Role = "node"     // server and client
+	RoleOperator Role = "operator" // client
+)
+
+// Pair is a certificate and its private key, both PEM; Key is a secret.
+type Pair struct {
+	Cert []byte
+	Key  []byte
+}
+
+// Request says what a node's certificate is for.
+type Request struct {
+	Name string // the subject's CN
+	DNS  []string
+	IPs  []netip.Addr
+	TTL  time.Duration // zero: DefaultTTL
+}
+
+// CA is a cluster's certificate authority.
+type CA struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	pair Pair
+	now  func() time.Time
+}
+
+// NewCA makes the authority of the cluster of that name, ECDSA P-256, valid for 10 years.
+func NewCA(name string) (*CA, error) {
+	if name == "" {
+		return nil, errors.New("certificate authority: no name")
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("certificate authority: %w", err)
+	}
+	now := time.Now()
+	tmpl := &x509.Certificate{
+		Subject:               pkix.Name{Organization: []string{"nines"}, CommonName: name + " CA"},
+		NotBefore:             now.Add(-backdate),
+		NotAfter:              now.Add(caTTL),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		MaxPathLenZero:        true, // it signs leaves only
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	}
+	pair, err := sign(tmpl, tmpl, key, key)
+	if err != nil {
+		return nil, fmt.Errorf("certificate authority: %w", err)
+	}
+	return ParseCA(pair)
+}
+
+// ParseCA reads what Pair returned.
+func ParseCA(pair Pair) (*CA, error) {
+	both, err := tls.X509KeyPair(pair.Cert, pair.Key)
+	if err != nil {
+		return nil, fmt.Errorf("certificate authority: %w", err)
+	}
+	key, ok := both.PrivateKey.(*ecdsa.PrivateKey)
+	if !ok || !both.Leaf.IsCA {
+		return nil, errors.New("certificate authority: the certificate is no authority's")
+	}
+	return &CA{cert: both.Leaf, key: key, pair: pair, now: time.Now}, nil
+}
+
+// Pair returns the authority's certificate and key. The key is the cluster's
+// most valuable secret: who has it can be any node.
+func (ca *CA) Pair() Pair { return ca.pair }
+
+// IssueNode makes a node's key and certificate, for server and client use.
+func (ca *CA) IssueNode(r Request) (Pair, error) {
+	tmpl := ca.leaf(RoleNode, r.Name, r.TTL)
+	tmpl.DNSNames = r.DNS
+	for _, a := range r.IPs {
+		if !a.IsValid() {
+			return Pair{}, fmt.Errorf("certificate of node %q: an address is missing", r.Name)
+		}
+		tmpl.IPAddresses = append(tmpl.IPAddresses, net.IP(a.Unmap().AsSlice()))
+	}
+	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	return ca.issue(tmpl)
+}
+
+// IssueOperator makes an operator's key and certificate, for client use only.
+func (ca *CA) IssueOperator(name string, ttl time.Duration) (Pair, error) {
+	tmpl := ca.leaf(RoleOperator, name, ttl)
+	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	return ca.issue(tmpl)
+}
+
+func (ca *CA) leaf(role Role, name string, ttl time.Duration) *x509.Certificate {
+	if ttl == 0 {
+		ttl = DefaultTTL
+	}
+	now := ca.now()
+	return &x509.Certificate{
+		Subject:               pkix.Name{Organization: []string{string(role)}, CommonName: name},
+		NotBefore:             now.Add(-backdate),
+		NotAfter:              now.Add(ttl),
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+	}
+}
+
+func (ca *CA) issue(tmpl *x509.Certificate) (Pair, error) {
+	name := tmpl.Subject.CommonName
+	if name == "" {
+		return Pair{}, errors.New("certificate: no name")
+	}
+	if tmpl.NotAfter.After(ca.cert.NotAfter) {
+		tmpl.NotAfter = ca.cert.NotAfter
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return Pair{}, fmt.Errorf("certificate of %q: %w", name, err)
+	}
+	pair, err := sign(tmpl, ca.cert, key, ca.key)
+	if err != nil {
+		return Pair{}, fmt.Errorf("certificate of %q: %w", name, err)
+	}
+	return pair, nil
+}
+
+func sign(tmpl, parent *x509.Certificate, key, signer *ecdsa.PrivateKey) (Pair, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return Pair{}, err
+	}
+	tmpl.SerialNumber = serial.Add(serial, big.NewInt(1)) // RFC 5280: positive
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, key.Public(), signer)
+	if err != nil {
+		return Pair{}, err
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return Pair{}, err
+	}
+	return Pair{
+		Cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		Key:  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}),
+	}, nil
+}
+
+// PeerRole reads role and name from a certificate that TLS has verified. An
+// unknown role is "".
+func PeerRole(c *x509.Certificate) (Role, string) {
+	if c == nil || len(c.Subject.Organization) != 1 {
+		return "", ""
+	}
+	switch r := Role(c.Subject.Organization[0]); r {
+	case RoleNode, RoleOperator:
+		return r, c.Subject.CommonName
+	}
+	return "", ""
+}
+
+// Expires returns the end of the first certificate in the PEM text.
+func Expires(certPEM []byte) (time.Time, error) {
+	c, err := parseCert(certPEM)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return c.NotAfter, nil
+}
+
+func parseCert(certPEM []byte) (*x509.Certificate, error) {
+	block, _ := pem.Decode(certPEM)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, errors.New("not a PEM certificate")
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	return c, nil
+}
+
+// Stale says why a node's certificate and key must be issued anew, or "" when they
+// are good at now and for RenewBefore after it.
+func (ca *CA) Stale(have Pair, want Request, now time.Time) string {
+	if len(have.Cert) == 0 || len(have.Key) == 0 {
+		return "missing"
+	}
+	leaf, reason := ca.staleLeaf(have, RoleNode, want.Name, now)
+	if reason != "" {
+		return reason
+	}
+	if !sameSet(leaf.DNSNames, want.DNS) || !sameSet(addresses(leaf), want.IPs) {
+		return "names or addresses have changed"
+	}
+	return ""
+}
+
+// StaleOperator is Stale for an operator's certificate.
+func (ca *CA) StaleOperator(have Pair, name string, now time.Time) string {
+	if len(have.Cert) == 0 || len(have.Key) == 0 {
+		return "missing"
+	}
+	_, reason := ca.staleLeaf(have, RoleOperator, name, now)
+	return reason
+}
+
+func (ca *CA) staleLeaf(have Pair, role Role, name string, now time.Time) (*x509.Certificate, string) {
+	both, err := tls.X509KeyPair(have.Cert, have.Key)
+	if err != nil {
+		return nil, "damaged"
+	}
+	leaf := both.Leaf
+	if leaf.CheckSignatureFrom(ca.cert) != nil {
+		return nil, "issued by another authority"
+	}
+	if r, n := PeerRole(leaf); r != role || n != name {
+		return nil, "issued for another name"
+	}
+	if now.Before(leaf.NotBefore) {
+		return nil, "not valid yet"
+	}
+	// A certificate cut short by its authority's end cannot be bettered.
+	if left := leaf.NotAfter.Sub(now); left < RenewBefore && leaf.NotAfter.Before(ca.cert.NotAfter) {
+		if left <= 0 {
+			return nil, "expired"
+		}
+		return nil, "expires soon"
+	}
+	return leaf, ""
+}
+
+func addresses(c *x509.Certificate) []netip.Addr {
+	var out []netip.Addr
+	for _, ip := range c.IPAddresses {
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			out = append(out, a.Unmap())
+		}
+	}
+	return out
+}
+
+func sameSet[T comparable](a, b []T) bool {
+	in := func(x, y []T) bool {
+		return !slices.ContainsFunc(x, func(v T) bool { return !slices.Contains(y, v) })
+	}
+	return in(a, b) && in(b, a)
+}
