@@ -1,0 +1,123 @@
+// Package galera runs MariaDB with Galera on the controllers: one database, a
+// copy on each, every commit on all of them before it is acknowledged.
+//
+// # Starting
+//
+// A Galera cluster is founded ("bootstrapped") once in its life. Founding a
+// second one beside or instead of the first loses data, so a member is started
+// with permission to found only if all of this is shown:
+//
+//   - it is the first controller (the planner passes Args["bootstrap"]);
+//   - InnoDB's own record (mariadbd --wsrep-recover) and grastate.dat both say
+//     that this data directory never belonged to a cluster;
+//   - this node never founded one: there is no file BootstrappedFile;
+//   - every other controller refuses connections on the group port: its machine
+//     is up and no server runs there. No answer at all is not good enough.
+//
+// The permission is a mark in /run/mysqld that the unit takes away before
+// the server starts, so it lasts for one start, whoever dies in between. A restart
+// by systemd or at boot never founds.
+//
+// A member whose data directory belongs to a cluster is started only if no
+// peer runs (then Galera's pc.recovery decides) or a running peer has the same
+// cluster UUID. Otherwise the state transfer would overwrite its data.
+//
+// The recovery of a cluster whose members are all down and cannot find each other by
+// pc.recovery is not done here: Start fails and says so.
+//
+// # What it must never do
+//
+// Delete or edit grastate.dat; found a cluster on a guess; restart a member
+// that is alive but non-Primary; put a password into a statement, an argument list or a log
+// (accounts get the hash of their password).
+package galera
+
+import (
+	"syscall"
+	"time"
+
+	"nines/internal/model"
+	"nines/internal/secret"
+	"nines/internal/service"
+)
+
+const (
+	unitName   = "mariadb.service"
+	socketPath = "/run/mysqld/mysqld.sock"
+	dataDir    = "/var/lib/mysql"
+	// sstUser sends state transfers: the operating system's user mysql, on the local socket only.
+	sstUser = "nines_sst"
+
+	// bootstrapMark permits one start to found a cluster; bootstrapEnv hands the permission to the server.
+	bootstrapMark = "/run/mysqld/nines-bootstrap"
+	bootstrapEnv  = "/run/mysqld/wsrep-new-cluster"
+
+	// BootstrappedFile says that this node has founded the cluster. It is never removed.
+	BootstrappedFile = model.PathState + "/galera-bootstrapped"
+)
+
+// ProbeDatabase is the schema, and the user, that drills write to. ProbeSecret
+// names its password.
+const (
+	ProbeDatabase = "nines_probe"
+	ProbeSecret   = "galera/probe"
+)
+
+// Service is MariaDB with Galera.
+type Service struct {
+	databases func(*model.Cluster) []service.Database
+	// server opens the local server; members reaches the others. Tests replace them.
+	server  localServer
+	members peers
+}
+
+// New returns the service. databases lists the schemas other services need.
+func New(databases func(*model.Cluster) []service.Database) *Service {
+	return &Service{databases: databases, server: openLocal(), members: network{}}
+}
+
+// Name is "galera".
+func (*Service) Name() string { return "galera" }
+
+// Secrets lists the password of the drills' user. State transfers need none.
+func (*Service) Secrets(*model.Cluster) []secret.Spec {
+	return []secret.Spec{{Name: ProbeSecret, Kind: secret.Password}}
+}
+
+// Listeners publishes MariaDB on the VIP. One member gets all writes: writers on two
+// members at once meet certification conflicts, which clients see as deadlocks.
+func (*Service) Listeners(*model.Cluster) []service.Listener {
+	return []service.Listener{{
+		Name: "mariadb", Port: model.PortMariaDB, BackendPort: model.PortMariaDB,
+		Health: "galera", SingleWriter: true,
+		// Connection pools keep idle connections for long; keepalive finds the dead ones.
+		IdleTimeout: time.Hour,
+	}}
+}
+
+// Faults are what drills may do to a member.
+func (*Service) Faults() []service.Fault {
+	return []service.Fault{
+		{Name: "kill", Unit: unitName, Signal: int(syscall.SIGKILL)},
+		{Name: "freeze", Unit: unitName, Signal: int(syscall.SIGSTOP), Heal: int(syscall.SIGCONT)},
+	}
+}
+
+// Actions are the steps only this service knows.
+func (s *Service) Actions() map[string]service.Action {
+	return map[string]service.Action{
+		"start":    {Check: s.synced, Run: s.start},
+		"synced":   {Check: s.synced, Run: s.awaitSynced},
+		"accounts": {Check: s.accountsThere, Run: s.createAccounts},
+		"database": {Check: s.databaseThere, Run: s.createDatabase},
+	}
+}
+
+// allDatabases is the probe's schema and what the other services asked for.
+func (s *Service) allDatabases(c *model.Cluster) []service.Database {
+	out := []service.Database{{Name: ProbeDatabase, Secret: ProbeSecret}}
+	if s.databases != nil {
+		out = append(out, s.databases(c)...)
+	}
+	return out
+}

@@ -1,0 +1,142 @@
+package galera
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"nines/internal/health"
+	"nines/internal/model"
+	"nines/internal/service"
+)
+
+// Interval is short: it adds to the time that HAProxy needs to see a dead writer.
+func (*Service) Interval() time.Duration { return 300 * time.Millisecond }
+
+// shownFacts are the status variables that status and the drills' gate show or compare.
+var shownFacts = []string{
+	"wsrep_cluster_state_uuid", "wsrep_cluster_size", "wsrep_cluster_conf_id", "wsrep_cluster_status",
+	"wsrep_local_state", "wsrep_local_state_comment", "wsrep_last_committed", "wsrep_ready",
+	"wsrep_local_recv_queue", "wsrep_flow_control_paused", "wsrep_local_cached_downto",
+}
+
+// Observe reads the member's status over the local socket.
+func (s *Service) Observe(ctx context.Context, env service.Env) service.Observation {
+	st, err := s.server.Status(ctx)
+	if err != nil {
+		return s.down(env, err)
+	}
+	return observation(st)
+}
+
+// down describes a member that does not answer. What its data directory says is the last that is known of it.
+func (s *Service) down(env service.Env, err error) service.Observation {
+	o := service.Observation{Reason: "MariaDB does not answer: " + short(err)}
+	if g, found, err := readGrastate(env.Host); err == nil && found {
+		o.Facts = map[string]string{"grastate_uuid": g.UUID, "grastate_seqno": strconv.FormatInt(g.Seqno, 10)}
+	}
+	o.Conditions = []health.Condition{{Code: "galera-down", Severity: health.Warning, Text: o.Reason,
+		Hint: "look at 'journalctl -u mariadb' on the node; 'nines apply' starts it"}}
+	return o
+}
+
+func short(err error) string {
+	text, _, _ := strings.Cut(err.Error(), "\n")
+	return text
+}
+
+// observation turns a status into words.
+func observation(st status) service.Observation {
+	o := service.Observation{Serving: st.serves(), Facts: map[string]string{}}
+	for _, k := range shownFacts {
+		if v, ok := st[k]; ok {
+			o.Facts[k] = v
+		}
+	}
+	o.Reason = fmt.Sprintf("%s, %s, %d members", st["wsrep_local_state_comment"], st["wsrep_cluster_status"], st.size())
+	switch {
+	case !st.primary():
+		o.Reason = "not in a Primary component: it refuses all queries"
+		o.Conditions = append(o.Conditions, health.Condition{Code: "galera-non-primary", Severity: health.Critical, Text: o.Reason,
+			Hint: "it comes back by itself when a majority of the members can talk to each other; check the management network; do not restart it"})
+	case !o.Serving:
+		o.Conditions = append(o.Conditions, health.Condition{Code: "galera-not-synced", Severity: health.Warning, Text: "the member is " + st["wsrep_local_state_comment"],
+			Hint: "it is being brought up to date by another member; wait"})
+	case st.number("wsrep_local_state") == stateDonor:
+		o.Conditions = append(o.Conditions, health.Condition{Code: "galera-donor", Severity: health.Notice, Text: "the member sends its state to another one", Hint: "wait"})
+	}
+	// The share of time since the last FLUSH STATUS, or start, in which replication was paused.
+	if p, err := strconv.ParseFloat(st["wsrep_flow_control_paused"], 64); err == nil && p > 0.1 {
+		o.Conditions = append(o.Conditions, health.Condition{Code: "galera-flow-control", Severity: health.Warning,
+			Text: fmt.Sprintf("replication was paused for %.0f%% of the time: a member is too slow", p*100),
+			Hint: "look for a slow disk or a busy processor on the member with the longest wsrep_local_recv_queue"})
+	}
+	return o
+}
+
+// Judge compares the members: one history, one view, all there.
+func (*Service) Judge(c *model.Cluster, seen map[string]service.Observation) []health.Condition {
+	var out []health.Condition
+	total := len(c.Controllers())
+	serving, histories := 0, map[string][]string{}
+	for _, n := range c.Controllers() {
+		o, ok := seen[n.Name]
+		if !ok {
+			out = append(out, health.Condition{Code: "galera-unknown", Severity: health.Warning, Service: "galera", Node: n.Name,
+				Text: "the member's state is not known: its agent does not answer", Hint: "bring the node back"})
+			continue
+		}
+		uuid := o.Facts["wsrep_cluster_state_uuid"]
+		if !o.Serving {
+			uuid = o.Facts["grastate_uuid"]
+		} else {
+			serving++
+			out = append(out, sizeCondition(n.Name, o, total)...)
+		}
+		if uuid != "" && uuid != zeroUUID {
+			histories[uuid] = append(histories[uuid], n.Name)
+		}
+	}
+	if len(histories) > 1 {
+		out = append(out, splitCondition(histories))
+	}
+	if serving < total {
+		out = append(out, missingCondition(serving, total))
+	}
+	return out
+}
+
+// sizeCondition: a serving member that sees fewer members than there should be.
+func sizeCondition(node string, o service.Observation, total int) []health.Condition {
+	size, err := strconv.Atoi(o.Facts["wsrep_cluster_size"])
+	if err != nil || size == total {
+		return nil
+	}
+	return []health.Condition{{Code: "galera-size", Severity: health.Warning, Service: "galera", Node: node,
+		Text: fmt.Sprintf("the member sees a cluster of %d, %d are configured", size, total),
+		Hint: "bring the missing members back; a larger number means a member that cluster.yaml does not know"}}
+}
+
+func splitCondition(histories map[string][]string) health.Condition {
+	var parts []string
+	for _, uuid := range slices.Sorted(maps.Keys(histories)) {
+		parts = append(parts, strings.Join(histories[uuid], ", ")+": "+uuid)
+	}
+	return health.Condition{Code: "galera-split-history", Severity: health.Critical, Service: "galera",
+		Text: "the members' data belongs to different clusters (" + strings.Join(parts, "; ") + ")",
+		Hint: "decide which history is the right one; move the data directory of the others away before they join"}
+}
+
+func missingCondition(serving, total int) health.Condition {
+	c := health.Condition{Code: "galera-degraded", Severity: health.Warning, Service: "galera",
+		Text: fmt.Sprintf("%d of %d members serve, %d are needed", serving, total, model.Quorum(total)),
+		Hint: "bring the missing members back before anything else fails"}
+	if serving == 0 {
+		c.Code, c.Severity = "galera-no-service", health.Critical
+	}
+	return c
+}

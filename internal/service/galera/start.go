@@ -1,0 +1,261 @@
+package galera
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"nines/internal/host"
+	"nines/internal/model"
+	"nines/internal/service"
+)
+
+// Errors of a start that was refused. Each is wrapped with what was seen.
+var (
+	// ErrWouldFound: nobody serves, and this node must not found a cluster.
+	ErrWouldFound = errors.New("refused to found a cluster")
+	// ErrOtherHistory: the running cluster is not the one this node's data belongs to.
+	ErrOtherHistory = errors.New("refused to join a cluster with another history")
+)
+
+// start starts or restarts the member; see the package comment for its rules.
+func (s *Service) start(ctx context.Context, env service.Env, args map[string]string) error {
+	if args["restart"] == "true" {
+		if err := s.stop(ctx, env); err != nil {
+			return err
+		}
+	} else if st, err := s.server.Status(ctx); err == nil && st.serves() {
+		return s.remember(ctx, env, args) // an earlier attempt got this far
+	}
+	found, err := s.decide(ctx, env, args)
+	if err != nil {
+		return err
+	}
+	if found {
+		env.Log.Info("founding the Galera cluster", "node", env.Node.Name)
+		err := env.Host.WriteFile(ctx, host.File{Path: bootstrapMark, Mode: 0o644, Owner: "root", Group: "root"}, nil)
+		if err != nil {
+			return fmt.Errorf("mark the first start: %w", err)
+		}
+	}
+	startErr := env.Host.StartUnit(ctx, unitName)
+	// The unit took the mark away; if it did not get that far, nobody else may use it.
+	if err := env.Host.RemoveFile(bootstrapMark); err != nil {
+		return errors.Join(startErr, fmt.Errorf("remove the mark of the first start: %w", err))
+	}
+	if startErr != nil {
+		return fmt.Errorf("start the member: %w", startErr)
+	}
+	return s.remember(ctx, env, args)
+}
+
+// loneFile says that the member was alone in its Primary when nines stopped it: its
+// history is the latest there is, and only it can go on. It holds the cluster's UUID.
+const loneFile = model.PathState + "/galera-alone"
+
+// stop stops the member. It stays up if the rest of the cluster could not go on without it.
+func (s *Service) stop(ctx context.Context, env service.Env) error {
+	if st, err := s.server.Status(ctx); err == nil && st.primary() && st.size() == 1 {
+		f := host.File{Path: loneFile, Mode: 0o600, Owner: "root", Group: "root", Content: []byte(st["wsrep_cluster_state_uuid"] + "\n")}
+		if err := env.Host.WriteFile(ctx, f, nil); err != nil {
+			return fmt.Errorf("note that the member was alone: %w", err)
+		}
+	}
+	if err := env.Host.StopUnit(ctx, unitName); err != nil {
+		return fmt.Errorf("stop the member: %w", err)
+	}
+	return nil
+}
+
+// decide says whether this start may found the cluster.
+func (s *Service) decide(ctx context.Context, env service.Env, args map[string]string) (found bool, err error) {
+	state, present, err := readGrastate(env.Host)
+	if err != nil {
+		return false, fmt.Errorf("%w; a person must look at %s before the member is started", err, dataDir)
+	}
+	others := s.look(ctx, env)
+	if present && !state.none() {
+		return s.decideWithHistory(ctx, env, state, others)
+	}
+	if args["bootstrap"] != "true" || len(others[running]) > 0 {
+		return false, nil
+	}
+	return s.mayFound(ctx, env, others)
+}
+
+// mayFound decides for the first controller when its saved state names no cluster and nobody runs.
+func (s *Service) mayFound(ctx context.Context, env service.Env, others map[reach][]model.Node) (bool, error) {
+	if n := others[unclear]; len(n) > 0 {
+		return false, fmt.Errorf("%w: %s does not answer on port %d at all, so a cluster may be running there; bring the machine up or remove it from cluster.yaml",
+			ErrWouldFound, names(n), model.PortGalera)
+	}
+	switch _, err := env.Host.ReadFile(BootstrappedFile); {
+	case err == nil:
+		return false, fmt.Errorf("%w: this node founded the cluster before (%s), but its data directory is empty and no other member runs; start the members that hold the data first",
+			ErrWouldFound, BootstrappedFile)
+	case !errors.Is(err, fs.ErrNotExist):
+		return false, fmt.Errorf("read %s: %w", BootstrappedFile, err)
+	}
+	p, err := recoverPosition(ctx, env.Host)
+	if err != nil {
+		return false, err
+	}
+	if !p.none() {
+		return false, fmt.Errorf("%w: grastate.dat names no cluster, but InnoDB's record says %s:%d; a person must decide", ErrWouldFound, p.UUID, p.Seqno)
+	}
+	return true, nil
+}
+
+// recoverPosition asks InnoDB which cluster its data belongs to. It needs the server to be stopped
+// and changes no user data. TLS is left out: the key is readable only in the unit.
+func recoverPosition(ctx context.Context, h host.Host) (position, error) {
+	out, err := h.Run(ctx, host.Cmd{Args: []string{"/usr/sbin/mariadbd", "--user=mysql", "--skip-ssl", "--wsrep-recover", "--disable-log-error"}})
+	if err != nil {
+		return position{}, fmt.Errorf("ask the data directory for its history: %w", err)
+	}
+	return parseRecovered(string(out.Stderr) + string(out.Stdout))
+}
+
+// decideWithHistory decides for a member whose data belongs to a cluster.
+func (s *Service) decideWithHistory(ctx context.Context, env service.Env, state grastate, others map[reach][]model.Node) (bool, error) {
+	if len(others[running]) == 0 {
+		f, err := env.Host.ReadFile(loneFile)
+		if err == nil && strings.TrimSpace(string(f.Content)) == state.UUID && state.SafeToBootstrap {
+			return true, nil // it was the only member when nines stopped it, and nobody came since
+		}
+		return false, nil
+	}
+	var last error
+	for _, n := range others[running] {
+		uuid, err := s.members.ClusterUUID(ctx, env, n)
+		if err != nil {
+			last = fmt.Errorf("%s: %w", n.Name, err)
+			continue
+		}
+		if uuid != state.UUID {
+			return false, fmt.Errorf("%w: %s has %s, this node's data belongs to %s; joining would overwrite it. If the data here is not needed, move %s away",
+				ErrOtherHistory, n.Name, uuid, state.UUID, dataDir)
+		}
+		return false, nil
+	}
+	// Nobody who runs is in a Primary: Galera's own group protocol decides, nothing is overwritten without a Primary.
+	env.Log.Warn("no running member told its cluster", "error", last)
+	return false, nil
+}
+
+// look looks at the other controllers, side by side.
+func (s *Service) look(ctx context.Context, env service.Env) map[reach][]model.Node {
+	var (
+		wg  sync.WaitGroup
+		mu  sync.Mutex
+		out = map[reach][]model.Node{}
+	)
+	for _, n := range env.Cluster.Controllers() {
+		if n.Name == env.Node.Name {
+			continue
+		}
+		wg.Go(func() {
+			r := s.members.Look(ctx, n.Address())
+			mu.Lock()
+			defer mu.Unlock()
+			out[r] = append(out[r], n)
+		})
+	}
+	wg.Wait()
+	return out
+}
+
+// remember records, durably, that the cluster was founded, and forgets that the member was alone.
+func (s *Service) remember(ctx context.Context, env service.Env, args map[string]string) error {
+	if err := env.Host.RemoveFile(loneFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", loneFile, err)
+	}
+	if args["bootstrap"] != "true" {
+		return nil
+	}
+	if _, err := env.Host.ReadFile(BootstrappedFile); err == nil {
+		return nil
+	}
+	st, err := s.awaitStatus(ctx, status.serves)
+	if err != nil {
+		return fmt.Errorf("the first member does not become Primary: %w", err)
+	}
+	f := host.File{Path: BootstrappedFile, Mode: 0o600, Owner: "root", Group: "root", Content: []byte(st["wsrep_cluster_state_uuid"] + "\n")}
+	if err := env.Host.WriteFile(ctx, f, nil); err != nil {
+		return fmt.Errorf("record that the cluster was founded: %w", err)
+	}
+	return nil
+}
+
+// synced is the Check of "start" and "synced": the member is Synced in a Primary that has all members whose
+// machines run one.
+func (s *Service) synced(ctx context.Context, env service.Env, _ map[string]string) (bool, string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	st, err := s.server.Status(ctx)
+	if err != nil {
+		return false, "the server does not answer: " + err.Error(), nil
+	}
+	if !st.primary() || st["wsrep_ready"] != "ON" || st.number("wsrep_local_state") != stateSynced {
+		return false, fmt.Sprintf("%s, %s", st["wsrep_local_state_comment"], st["wsrep_cluster_status"]), nil
+	}
+	want := len(env.Cluster.Controllers())
+	if st.size() >= want {
+		return true, "", nil
+	}
+	if up := 1 + len(s.look(ctx, env)[running]); st.size() < up {
+		return false, fmt.Sprintf("%d of %d running members are in the cluster", st.size(), up), nil
+	}
+	return true, "", nil
+}
+
+// awaitSynced waits for synced; the context bounds it.
+func (s *Service) awaitSynced(ctx context.Context, env service.Env, args map[string]string) error {
+	return poll(ctx, func() (bool, string) {
+		done, reason, _ := s.synced(ctx, env, args)
+		return done, reason
+	})
+}
+
+// awaitStatus waits until the server's status is as wanted.
+func (s *Service) awaitStatus(ctx context.Context, wanted func(status) bool) (status, error) {
+	var st status
+	err := poll(ctx, func() (bool, string) {
+		var err error
+		if st, err = s.server.Status(ctx); err != nil {
+			return false, err.Error()
+		}
+		return wanted(st), st["wsrep_local_state_comment"] + ", " + st["wsrep_cluster_status"]
+	})
+	return st, err
+}
+
+// poll asks four times a second until it is done or the context ends; the error then carries the last reason.
+func poll(ctx context.Context, ask func() (bool, string)) error {
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		done, reason := ask()
+		if done {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", reason, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+func names(nodes []model.Node) string {
+	var out []string
+	for _, n := range nodes {
+		out = append(out, n.Name)
+	}
+	return strings.Join(out, ", ")
+}
