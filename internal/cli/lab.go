@@ -1,0 +1,239 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"nines/internal/cli/live"
+	"nines/internal/lab"
+	"nines/internal/progress"
+)
+
+// DeployFunc deploys the cluster of a cluster.yaml, as on real servers.
+type DeployFunc func(ctx context.Context, clusterFile string) error
+
+// newLabCommand makes the lab command. deploy is what lab up goes on with when
+// the machines are up.
+func newLabCommand(deploy DeployFunc) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "lab",
+		Short: "Whole machines on this machine, to try and to prove a cluster on",
+		Long: `A lab is a set of whole Debian systems on this machine: each with systemd, SSH, its own disk, its own
+network and its own power button. Nothing of this machine's own network is touched, and nothing is left
+after 'nines lab down'. It needs root.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	name := cmd.PersistentFlags().String("name", lab.DefaultName, "`NAME` of the lab; two labs side by side need two names")
+	cmd.AddCommand(
+		newLabUpCommand(name, deploy), newLabDownCommand(name), newLabStatusCommand(name),
+		newLabSSHCommand(name), newLabPowerCommand(name), newLabExecCommand(name), newLabServeCommand(name),
+	)
+	return cmd
+}
+
+func newLabUpCommand(name *string, deploy DeployFunc) *cobra.Command {
+	var o lab.Options
+	var machinesOnly bool
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Bring the lab's machines up and deploy the cluster on them",
+		Long: `Boots the machines, writes their cluster.yaml and deploys it the way it is deployed on real servers.
+Interrupted, it goes on where it was when it is run again.`,
+		Example: `  nines lab up
+  nines lab up --set vip.advert=50ms
+  nines lab up --machines-only      # machines with SSH, nothing deployed`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.Name = *name
+			var l *lab.Lab
+			err := live.Show(cmd.Context(), cmd.ErrOrStderr(), "Bringing up the machines of lab "+o.Name,
+				func(ctx context.Context, emit progress.Emit) (err error) {
+					l, err = lab.Up(ctx, o, emit)
+					return err
+				})
+			if err != nil || machinesOnly || deploy == nil {
+				return err
+			}
+			return deploy(cmd.Context(), l.ClusterFile())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.Profile, "profile", lab.DefaultProfile, "which machines: "+strings.Join(lab.Profiles(), ", "))
+	flags.BoolVar(&o.Bare, "bare", false, "machines without any package of a service: nines installs them all")
+	flags.StringArrayVar(&o.Set, "set", nil, "set a value of cluster.yaml, `PATH=VALUE`; repeatable")
+	flags.BoolVar(&machinesOnly, "machines-only", false, "stop when the machines are up, deploy nothing")
+	return cmd
+}
+
+func newLabDownCommand(name *string) *cobra.Command {
+	var purge bool
+	cmd := &cobra.Command{
+		Use:   "down",
+		Short: "Remove the lab with everything it consists of",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			there, err := lab.Exists(*name)
+			if err != nil {
+				return err
+			}
+			if there {
+				l, err := lab.Leftover(*name)
+				if err != nil {
+					return err
+				}
+				if err := live.Show(cmd.Context(), cmd.ErrOrStderr(), "Taking down lab "+*name, l.Down); err != nil {
+					return err
+				}
+			} else {
+				fmt.Fprintf(cmd.ErrOrStderr(), "there is no lab %s\n", *name)
+			}
+			if purge {
+				return lab.Purge(cmd.Context())
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&purge, "purge", false, "remove the cached images too")
+	return cmd
+}
+
+func newLabStatusCommand(name *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show the lab's machines",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := lab.Find(*name)
+			if err != nil {
+				return err
+			}
+			s, err := l.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if f := cmd.Flag("json"); f != nil && f.Value.String() == "true" {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(s)
+			}
+			return writeLabStatus(cmd, s)
+		},
+	}
+}
+
+func writeLabStatus(cmd *cobra.Command, s lab.Status) error {
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "lab %s\tprofile %s\n", s.Name, s.Profile)
+	fmt.Fprintf(w, "cluster\t%s\n", s.Cluster)
+	for _, n := range s.Nodes {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", n.Name, n.Address, n.Power)
+	}
+	if !s.Serving {
+		fmt.Fprintf(w, "package source\tdoes not answer: nines lab up starts it again\n")
+	}
+	for _, f := range s.Forwards {
+		fmt.Fprintf(w, "%s\t%s on this machine\n", f.Name, f.Local)
+	}
+	return w.Flush()
+}
+
+func newLabSSHCommand(name *string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "ssh NODE [COMMAND...]",
+		Short: "Log in to a machine, or run a command on it",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			l, err := lab.Find(*name)
+			if err != nil {
+				return err
+			}
+			command, err := l.SSHArgs(args[0], args[1:]...)
+			if err != nil {
+				return err
+			}
+			return l.Exec(command, false)
+		},
+	}
+	cmd.Flags().SetInterspersed(false) // what follows NODE is the command's own
+	return cmd
+}
+
+func newLabPowerCommand(name *string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "power",
+		Short: "Press power buttons",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	for _, action := range []struct {
+		use, short string
+		press      func(*lab.Lab, context.Context, ...string) error
+	}{
+		{"on", "Boot machines", (*lab.Lab).PowerOn},
+		{"off", "Take the power away; the disks keep what was written to them", (*lab.Lab).PowerOff},
+		{"cut", "Take the power away; what was not flushed to disk is lost", (*lab.Lab).PowerCut},
+	} {
+		cmd.AddCommand(&cobra.Command{
+			Use:   action.use + " NODE...",
+			Short: action.short,
+			Args:  cobra.MinimumNArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				l, err := lab.Find(*name)
+				if err != nil {
+					return err
+				}
+				return action.press(l, cmd.Context(), args...)
+			},
+		})
+	}
+	return cmd
+}
+
+func newLabExecCommand(name *string) *cobra.Command {
+	var host bool
+	cmd := &cobra.Command{
+		Use:   "exec -- COMMAND...",
+		Short: "Run a client program inside the lab's network",
+		Long: `Runs a program of the machines' image, which has the clients of all services, inside the lab's network.
+The lab's directory, the current directory and /tmp are this machine's.`,
+		Example: `  nines lab exec -- openstack token issue
+  nines lab exec -- ping -c 3 ctl1
+  nines lab exec --host -- tcpdump -i management`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			l, err := lab.Find(*name)
+			if err != nil {
+				return err
+			}
+			err = l.Exec(args, host)
+			if errors.Is(err, lab.ErrNoProgram) && !host {
+				return fmt.Errorf("%w in the image of the lab (with --host the programs of this machine run)", err)
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&host, "host", false, "run a program of this machine")
+	cmd.Flags().SetInterspersed(false)
+	return cmd
+}
+
+// newLabServeCommand makes the supervisor process that lab up starts.
+func newLabServeCommand(name *string) *cobra.Command {
+	return &cobra.Command{
+		Use:    "serve",
+		Short:  "Serve packages in the lab and forward ports into it (started by lab up)",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return lab.Serve(cmd.Context(), *name, slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)))
+		},
+	}
+}

@@ -1,0 +1,279 @@
+package lab
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// cgroupTop is the control group, in every hierarchy, that all labs are below.
+const cgroupTop = "nines-lab"
+
+// Real-time bandwidth in microseconds per second. Kernels with real-time group
+// scheduling refuse real-time priority (keepalived uses it) in a group that has
+// none. A group's share must fit into its parent's.
+const (
+	realTimeTop  = 900_000
+	realTimeLab  = 400_000
+	realTimeNode = 50_000
+)
+
+// hierarchy is one mounted control group hierarchy: the unified one, or one of
+// version 1 with its controllers. Hosts may have several at once.
+type hierarchy struct {
+	mount   string
+	unified bool
+}
+
+// hierarchies reads the mounted hierarchies from a mountinfo file.
+func hierarchies(mountinfo string) ([]hierarchy, error) {
+	mounts, err := readMounts(mountinfo)
+	if err != nil {
+		return nil, err
+	}
+	var out []hierarchy
+	seen := map[string]bool{}
+	for _, m := range mounts {
+		if m.fstype != "cgroup" && m.fstype != "cgroup2" || seen[m.device] {
+			continue
+		}
+		seen[m.device] = true
+		out = append(out, hierarchy{mount: m.target, unified: m.fstype == "cgroup2"})
+	}
+	if len(out) == 0 {
+		return nil, errors.New("no control group hierarchy is mounted on this host")
+	}
+	return out, nil
+}
+
+// makeCgroups makes the group lab/member in every hierarchy and returns the
+// cgroup.procs files a process joins it through.
+func makeCgroups(lab, member string) ([]string, error) {
+	all, err := hierarchies("/proc/thread-self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	var procs []string
+	for _, h := range all {
+		dir := h.mount
+		for depth, part := range []string{cgroupTop, lab, member} {
+			parent := dir
+			dir = filepath.Join(dir, part)
+			if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+				return nil, fmt.Errorf("control group %s: %w", dir, err)
+			}
+			if err := h.prepare(parent, dir, depth); err != nil {
+				return nil, err
+			}
+		}
+		procs = append(procs, filepath.Join(dir, "cgroup.procs"))
+	}
+	return procs, nil
+}
+
+// prepare makes a new group usable: version 1 starts some controllers with
+// values that let no process in, version 2 has none until the parent passes them on.
+func (h hierarchy) prepare(parent, dir string, depth int) error {
+	if h.unified {
+		available, err := os.ReadFile(filepath.Join(parent, "cgroup.controllers"))
+		if err != nil {
+			return fmt.Errorf("control group %s: %w", parent, err)
+		}
+		for _, controller := range []string{"cpu", "memory", "io", "pids"} {
+			if slices.Contains(strings.Fields(string(available)), controller) {
+				// Wanted for slow-node faults only; without it the machine still runs.
+				_ = os.WriteFile(filepath.Join(parent, "cgroup.subtree_control"), []byte("+"+controller), 0)
+			}
+		}
+		return nil
+	}
+	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
+		value, err := os.ReadFile(filepath.Join(parent, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // another controller's hierarchy
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), value, 0)
+		}
+		if err != nil {
+			return fmt.Errorf("control group %s: %w", dir, err)
+		}
+	}
+	share := filepath.Join(dir, "cpu.rt_runtime_us")
+	if _, err := os.Stat(share); err == nil {
+		runtime := []int{realTimeTop, realTimeLab, realTimeNode}[depth]
+		// With many labs the sum may not fit: keepalived then runs at normal priority.
+		_ = os.WriteFile(share, []byte(strconv.Itoa(runtime)), 0)
+	}
+	return nil
+}
+
+// cgroupDirs returns the group lab, or lab/member, in every hierarchy where it exists.
+func cgroupDirs(lab string, member ...string) ([]string, error) {
+	all, err := hierarchies("/proc/thread-self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	var dirs []string
+	for _, h := range all {
+		dir := filepath.Join(append([]string{h.mount, cgroupTop, lab}, member...)...)
+		if _, err := os.Stat(dir); err == nil {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs, nil
+}
+
+// cgroupProcesses returns the processes in the group lab (or lab/member) and
+// the groups below it, ascending. A process listed here is the lab's own:
+// nothing else is ever put there.
+func cgroupProcesses(lab string, member ...string) ([]int, error) {
+	dirs, err := cgroupDirs(lab, member...)
+	if err != nil {
+		return nil, err
+	}
+	found := map[int]bool{}
+	for _, dir := range dirs {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || d.Name() != "cgroup.procs" {
+				return ignoreGone(err)
+			}
+			raw, err := os.ReadFile(path)
+			for _, field := range strings.Fields(string(raw)) {
+				if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
+					found[pid] = true
+				}
+			}
+			return ignoreGone(err)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("processes of lab %s: %w", lab, err)
+		}
+	}
+	pids := make([]int, 0, len(found))
+	for pid := range found {
+		pids = append(pids, pid)
+	}
+	slices.Sort(pids)
+	return pids, nil
+}
+
+// ignoreGone forgives what disappears while it is looked at.
+func ignoreGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
+}
+
+// killCgroup kills every process of the group and waits until none is left. A
+// machine's init goes first: the kernel then kills all others with it at once,
+// and nspawn sees it die and removes its own files.
+func killCgroup(deadline time.Time, lab string, member ...string) error {
+	polite := time.Now().Add(2 * time.Second)
+	for {
+		pids, err := cgroupProcesses(lab, member...)
+		if err != nil {
+			return err
+		}
+		if len(pids) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("processes %v of lab %s do not die", pids, lab)
+		}
+		inits := slices.DeleteFunc(slices.Clone(pids), func(pid int) bool { return !isInit(pid) })
+		others := len(inits) == 0
+		if others {
+			// Without an init, what is left is nspawn cleaning up after it, or no machine at all.
+			inits = pids
+		}
+		for _, pid := range inits {
+			if others && time.Now().Before(polite) && isNspawn(pid) {
+				continue
+			}
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("kill process %d of lab %s: %w", pid, lab, err)
+			}
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// isInit reports whether the process is process 1 of a process namespace
+// below ours: a machine's init.
+func isInit(pid int) bool {
+	ids := namespacePIDs(pid)
+	return len(ids) > 1 && ids[len(ids)-1] == "1"
+}
+
+// namespacePIDs returns the process's identifiers, outermost namespace first
+// (NSpid of proc(5)).
+func namespacePIDs(pid int) []string {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	scanner := bufio.NewScanner(f)
+	for scanner.Scan() {
+		if rest, ok := strings.CutPrefix(scanner.Text(), "NSpid:"); ok {
+			return strings.Fields(rest)
+		}
+	}
+	return nil
+}
+
+func isNspawn(pid int) bool {
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return err == nil && strings.HasPrefix(strings.TrimSpace(string(comm)), "systemd-nspawn"[:14])
+}
+
+// removeCgroups removes the group lab (or lab/member) with all groups below it.
+// Its processes must be gone; the kernel may need a moment to notice that.
+func removeCgroups(deadline time.Time, lab string, member ...string) error {
+	for {
+		err := removeCgroupsOnce(lab, member...)
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func removeCgroupsOnce(lab string, member ...string) error {
+	dirs, err := cgroupDirs(lab, member...)
+	if err != nil {
+		return err
+	}
+	for _, top := range dirs {
+		var below []string
+		err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				below = append(below, path)
+			}
+			return ignoreGone(err)
+		})
+		if err != nil {
+			return err
+		}
+		for _, dir := range slices.Backward(below) { // children before parents
+			if err := ignoreGone(unix.Rmdir(dir)); err != nil && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("remove control group %s: %w", dir, err)
+			}
+		}
+		if len(member) == 0 {
+			_ = unix.Rmdir(filepath.Dir(top)) // the group of all labs, when this was the last
+		}
+	}
+	return nil
+}

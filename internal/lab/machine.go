@@ -1,0 +1,246 @@
+package lab
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// createMachine makes the machine's disk with its identity on it, unless it is
+// there. A machine whose creation was interrupted is made anew: nothing of
+// value is on it yet.
+func (l *Lab) createMachine(ctx context.Context, node nodeSpec) error {
+	marker := filepath.Join(l.Dir(), "nodes", node.Name, "created")
+	if _, err := os.Stat(marker); err == nil {
+		return nil
+	}
+	if err := l.takeApart(node); err != nil {
+		return err
+	}
+	d := l.disk(node.Name)
+	if err := d.format(ctx); err != nil {
+		return err
+	}
+	if err := l.mountMachine(node); err != nil {
+		return err
+	}
+	err := l.writeIdentity(node)
+	if err == nil {
+		err = d.sync() // or a power cut right after the first boot takes it away
+	}
+	if err == nil {
+		err = writeFileAtomic(marker, nil, 0o600)
+	}
+	return err
+}
+
+// mountMachine mounts the machine's disk and, over the image, its root file system.
+func (l *Lab) mountMachine(node nodeSpec) error {
+	d := l.disk(node.Name)
+	if !isMounted(d.mount) {
+		if err := d.attach(); err != nil {
+			return err
+		}
+	}
+	root := l.rootOf(node.Name)
+	if isMounted(root) {
+		return nil
+	}
+	return mountOverlay(l.state.Image.lower(l.state.Bare), filepath.Join(d.mount, "upper"), filepath.Join(d.mount, "work"), root)
+}
+
+// writeIdentity writes what makes the machine this one: names, keys, addresses.
+func (l *Lab) writeIdentity(node nodeSpec) error {
+	hostKey, err := os.ReadFile(l.hostKey(node.Name))
+	if err != nil {
+		return err
+	}
+	hostPublic, err := os.ReadFile(l.hostKey(node.Name) + ".pub")
+	if err != nil {
+		return err
+	}
+	authorized, err := os.ReadFile(filepath.Join(l.sshDir(), identityName+".pub"))
+	if err != nil {
+		return err
+	}
+	machineID := make([]byte, 16)
+	if _, err := rand.Read(machineID); err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		path    string
+		content string
+		mode    fs.FileMode
+	}{
+		{"etc/hostname", node.Name + "\n", 0o644},
+		{"etc/hosts", fmt.Sprintf("127.0.0.1 localhost\n%s %s\n", node.Management, node.Name), 0o644},
+		{"etc/machine-id", hex.EncodeToString(machineID) + "\n", 0o444},
+		{"etc/resolv.conf", "", 0o644},
+		{"etc/apt/sources.list", "# None: nines adds the lab's own repository.\n", 0o644},
+		{"etc/lab-network", node.networkBatch(), 0o644},
+		{"etc/ssh/ssh_host_ed25519_key", string(hostKey), 0o600},
+		{"etc/ssh/ssh_host_ed25519_key.pub", string(hostPublic), 0o644},
+		{"root/.ssh/authorized_keys", string(authorized), 0o600},
+	} {
+		path := filepath.Join(l.rootOf(node.Name), f.path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return err
+		}
+		if err := removeIfThere(path); err != nil { // the image may have a link there
+			return err
+		}
+		if err := os.WriteFile(path, []byte(f.content), f.mode); err != nil {
+			return fmt.Errorf("identity of %s: %w", node.Name, err)
+		}
+	}
+	return nil
+}
+
+// boot starts the machine and returns when its init runs.
+func (l *Lab) boot(ctx context.Context, node nodeSpec) error {
+	if err := l.mountMachine(node); err != nil {
+		return err
+	}
+	if err := l.plugIn(node, l.netnsOf(node.Name)); err != nil {
+		return err
+	}
+	console := filepath.Join(l.Dir(), "nodes", node.Name, "console.log")
+	cmd, err := l.inCgroup(node.Name, nspawnCommand(l, node), console)
+	if err != nil {
+		return err
+	}
+	// systemd 257 and libvirt want the unified hierarchy, whatever the host has;
+	// network: sysctls of the machine's own network are its own to set.
+	cmd.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network")
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", node.Name, err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	return l.awaitInit(ctx, node, console, exited)
+}
+
+// nspawnCommand is how the machine is started.
+func nspawnCommand(l *Lab, node nodeSpec) []string {
+	args := []string{
+		"systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit",
+		"--directory=" + l.rootOf(node.Name),
+		"--machine=" + machineName(l.Name(), node.Name), "--hostname=" + node.Name,
+		"--network-namespace-path=" + l.netnsOf(node.Name),
+		// IPC_LOCK: keepalived and corosync lock their memory.
+		"--capability=CAP_NET_ADMIN,CAP_IPC_LOCK",
+		"--private-users=no", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
+		"--console=read-only", "--kill-signal=SIGRTMIN+3",
+	}
+	if _, err := os.Stat("/dev/net/tun"); err == nil {
+		args = append(args, "--bind=/dev/net/tun")
+	}
+	return args
+}
+
+// machineName is the name nspawn knows the machine by, unique on the host.
+func machineName(lab, node string) string { return "nines-" + lab + "-" + node }
+
+// inCgroup prepares a detached command that runs in the lab's control group
+// member: in a session of its own, so that neither the end of this process nor
+// its terminal's reaches it. The shell joins the groups before anything of the
+// command runs; doing it after would leave children behind.
+func (l *Lab) inCgroup(member string, args []string, output string) (*exec.Cmd, error) {
+	procs, err := makeCgroups(l.Name(), member)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := exec.LookPath(args[0]); err != nil {
+		return nil, err
+	}
+	out, err := os.OpenFile(output, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	const join = `n=$1; shift; while [ "$n" -gt 0 ]; do echo $$ >"$1" || exit 125; shift; n=$((n-1)); done; exec "$@"`
+	shell := append([]string{"-c", join, "sh", fmt.Sprint(len(procs))}, procs...)
+	cmd := exec.Command("/bin/sh", append(shell, args...)...)
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = out, out // files: no goroutine of ours is needed to copy
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	return cmd, nil
+}
+
+// awaitInit watches until the machine's init runs.
+func (l *Lab) awaitInit(ctx context.Context, node nodeSpec, console string, exited <-chan error) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if pid, err := l.initOf(node.Name); err != nil || pid != 0 {
+			return err
+		}
+		select {
+		case err := <-exited:
+			tail, _ := os.ReadFile(console)
+			return fmt.Errorf("%s did not start: %w\n%s", node.Name, errors.Join(err, errors.New("systemd-nspawn ended")), lastLines(tail, 8))
+		case <-ctx.Done():
+			return fmt.Errorf("%s did not start: %w (console: %s)", node.Name, ctx.Err(), console)
+		case <-tick.C:
+		}
+	}
+}
+
+// initOf returns the host's process ID of the machine's init, 0 when it is off.
+func (l *Lab) initOf(node string) (int, error) {
+	pids, err := cgroupProcesses(l.Name(), node)
+	if err != nil {
+		return 0, err
+	}
+	for _, pid := range pids {
+		if !isInit(pid) {
+			continue
+		}
+		// Between its start and execve it is still nspawn's own code.
+		if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil && strings.TrimSpace(string(comm)) == "systemd" {
+			return pid, nil
+		}
+	}
+	return 0, nil
+}
+
+// takeApart removes what a machine that is off left behind on the host: its
+// processes, if any, interfaces, mounts and control groups. Its disk stays.
+func (l *Lab) takeApart(node nodeSpec) error {
+	deadline := time.Now().Add(20 * time.Second)
+	if err := killCgroup(deadline, l.Name(), node.Name); err != nil {
+		return err
+	}
+	if isNetworkNamespace(l.Netns()) {
+		if err := l.unplug(node, l.netnsOf(node.Name)); err != nil {
+			return err
+		}
+	}
+	if err := unmountBelow(deadline, filepath.Join(l.runDir(), "nodes", node.Name)); err != nil {
+		return err
+	}
+	return errors.Join(
+		removeCgroups(deadline, l.Name(), node.Name),
+		detachLoops(filepath.Join(l.Dir(), "nodes", node.Name)),
+		removeNspawnFiles(machineName(l.Name(), node.Name)),
+	)
+}
+
+// removeNspawnFiles removes what systemd-nspawn leaves when it is killed. It
+// removes them itself when it sees its machine die first.
+func removeNspawnFiles(machine string) error {
+	return errors.Join(
+		os.RemoveAll(filepath.Join("/run/systemd/nspawn/propagate", machine)),
+		os.RemoveAll(filepath.Join("/run/systemd/nspawn/unix-export", machine)),
+	)
+}
