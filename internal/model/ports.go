@@ -19,6 +19,7 @@ const (
 	PortRabbitMQAdmin = 15671 // management plugin, TLS
 	PortMemcached     = 11211
 	PortHAProxyStats  = 1080
+	PortHAProxyPeers  = 1024
 	PortKeystone      = 5000
 )
 

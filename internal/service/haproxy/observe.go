@@ -1,0 +1,168 @@
+package haproxy
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"nines/internal/health"
+	"nines/internal/model"
+	"nines/internal/service"
+)
+
+// Interval implements service.Observer: the VIP leaves a node whose HAProxy does not
+// answer, so twice a second; one question over a socket.
+func (*Service) Interval() time.Duration { return 500 * time.Millisecond }
+
+// Facts of an observation.
+const (
+	// FactDown lists the servers that are down: "keystone/ctl2=L7STS 503;mariadb/ctl2=L4CON".
+	FactDown = "down"
+	// FactWriter and the listener's name ("writer.mariadb") name the node that a single-writer listener sends to.
+	FactWriter = "writer."
+)
+
+// Observe implements service.Observer. An instance serves when its worker answers: a server
+// that is down is that server's matter.
+func (s *Service) Observe(ctx context.Context, env service.Env) service.Observation {
+	answer, err := s.ask(ctx, "show stat -1 4 -1")
+	if err != nil {
+		return service.Observation{Reason: "HAProxy does not answer on its socket: " + err.Error()}
+	}
+	servers, err := parseStat(answer)
+	if err != nil {
+		return service.Observation{Reason: err.Error()}
+	}
+	var down []string
+	for _, v := range servers {
+		if !v.up {
+			down = append(down, v.listener+"/"+v.name+"="+v.why)
+		}
+	}
+	o := service.Observation{Serving: true, Facts: map[string]string{FactDown: strings.Join(down, ";")},
+		Reason: fmt.Sprintf("%d of %d servers up", len(servers)-len(down), len(servers))}
+	for _, l := range s.listeners(env.Cluster) {
+		if !l.SingleWriter {
+			continue
+		}
+		if w := s.writer(ctx, l.Name, servers); w != "" {
+			o.Facts[FactWriter+l.Name] = w
+		}
+	}
+	return o
+}
+
+// writer says which server a single-writer listener sends to: the one in its
+// table while that is up, else the first that is.
+func (s *Service) writer(ctx context.Context, listener string, servers []server) string {
+	answer, err := s.ask(ctx, "show table "+listener)
+	if err != nil {
+		return ""
+	}
+	key := parseWriter(answer)
+	first := ""
+	for _, v := range servers {
+		if v.listener != listener || !v.up {
+			continue
+		}
+		if v.name == key {
+			return key
+		}
+		if first == "" {
+			first = v.name
+		}
+	}
+	return first
+}
+
+// parseDown undoes FactDown: server -> why.
+func parseDown(fact string) map[string]string {
+	out := map[string]string{}
+	for _, entry := range strings.Split(fact, ";") {
+		if name, why, ok := strings.Cut(entry, "="); ok {
+			out[name] = why
+		}
+	}
+	return out
+}
+
+// Judge implements service.ClusterJudge. Every instance sees every server; each
+// server that is down is told once.
+func (s *Service) Judge(c *model.Cluster, seen map[string]service.Observation) []health.Condition {
+	var out []health.Condition
+	views := map[string][]string{} // server -> instances that see it down
+	reasons := map[string]string{}
+	watching := 0
+	for _, n := range c.Controllers() {
+		o, ok := seen[n.Name]
+		if !ok || !o.Serving {
+			out = append(out, instanceDown(n.Name, o, ok))
+			continue
+		}
+		watching++
+		for name, why := range parseDown(o.Facts[FactDown]) {
+			views[name] = append(views[name], n.Name)
+			reasons[name] = why
+		}
+	}
+	dead := map[string]int{} // listener -> servers down everywhere
+	for _, name := range slices.Sorted(maps.Keys(views)) {
+		listener, node, _ := strings.Cut(name, "/")
+		cond := health.Condition{Code: "haproxy-backend-down", Severity: health.Warning, Node: node, Service: Name,
+			Text: fmt.Sprintf("%s on %s gets no requests (%s)", listener, node, reasons[name]),
+			Hint: "the health of the service on that node says why: nines status"}
+		if len(views[name]) < watching {
+			cond.Text += fmt.Sprintf("; only %s see it so: look at the network between", strings.Join(views[name], ", "))
+		} else {
+			dead[listener]++
+		}
+		out = append(out, cond)
+	}
+	for _, listener := range slices.Sorted(maps.Keys(dead)) {
+		if dead[listener] == len(c.Controllers()) {
+			out = append(out, health.Condition{Code: "haproxy-listener-dead", Severity: health.Critical, Service: Name,
+				Text: listener + " has no server left: clients get errors", Hint: "bring the service back on any controller"})
+		}
+	}
+	return out
+}
+
+func instanceDown(node string, o service.Observation, answered bool) health.Condition {
+	why := o.Reason
+	if !answered {
+		why = "the node's agent does not answer"
+	}
+	return health.Condition{Code: "haproxy-down", Severity: health.Warning, Node: node, Service: Name,
+		Text: fmt.Sprintf("HAProxy on %s does not serve: %s", node, why), Hint: "journalctl -u " + Unit + " on that node; the VIP stays elsewhere meanwhile"}
+}
+
+// Actions implements service.Actor.
+func (s *Service) Actions() map[string]service.Action {
+	return map[string]service.Action{actionReady: {
+		Check: s.ready,
+		Run:   func(context.Context, service.Env, map[string]string) error { return nil },
+	}}
+}
+
+// ready: the current worker answers and has seen the outcome of a check of each server, or
+// at least had the time for it: a reloaded instance that knows nothing yet must not be the
+// reason to touch the next one.
+func (s *Service) ready(ctx context.Context, env service.Env, _ map[string]string) (bool, string, error) {
+	answer, err := s.ask(ctx, "show stat -1 4 -1")
+	if err != nil {
+		return false, "HAProxy does not answer on its socket", nil
+	}
+	servers, err := parseStat(answer)
+	if err != nil {
+		return false, err.Error(), nil
+	}
+	for _, v := range servers {
+		if v.why == "" || strings.HasPrefix(v.why, "INI") {
+			return false, v.listener + "/" + v.name + " was not checked yet", nil
+		}
+	}
+	return true, "", nil
+}
