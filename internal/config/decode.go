@@ -306,7 +306,7 @@ func setText(dst reflect.Value, text string, f field) (problem, right string) {
 		return fmt.Sprintf("%q is empty or has spaces around it", text), "the value alone, or leave the key out"
 	case len(f.enum) > 0 && !slices.Contains(f.enum, text):
 		return fmt.Sprintf("%q is unknown", text), oneOf(text, f.enum)
-	case f.pattern != "" && !regexp.MustCompile(f.pattern).MatchString(text):
+	case f.pattern != "" && !matches(f.pattern, text):
 		return fmt.Sprintf("%q is not %s", text, f.means), f.means
 	case strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\uFFFD' }):
 		return "the text holds a control character", "printable characters on one line"
@@ -314,6 +314,9 @@ func setText(dst reflect.Value, text string, f field) (problem, right string) {
 	dst.SetString(text)
 	return "", ""
 }
+
+// matches reports whether text matches a pattern of the table.
+func matches(pattern, text string) bool { return regexp.MustCompile(pattern).MatchString(text) }
 
 func setDuration(dst reflect.Value, text string, f field) (problem, right string) {
 	v, err := time.ParseDuration(text)
