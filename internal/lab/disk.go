@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unsafe"
@@ -36,12 +37,15 @@ type disk struct {
 func (l *Lab) disk(node string) disk {
 	return disk{
 		file:  filepath.Join(l.Dir(), "nodes", node, "disk.img"),
-		mount: filepath.Join(l.runDir(), "nodes", node, "disk"),
+		mount: filepath.Join(l.nodeRun(node), "disk"),
 	}
 }
 
 // rootOf is where the machine's root file system is mounted.
-func (l *Lab) rootOf(node string) string { return filepath.Join(l.runDir(), "nodes", node, "root") }
+func (l *Lab) rootOf(node string) string { return filepath.Join(l.nodeRun(node), "root") }
+
+// nodeRun holds the machine's mount points.
+func (l *Lab) nodeRun(node string) string { return filepath.Join(l.runDir(), "nodes", node) }
 
 // format makes an empty file system in a new file.
 func (d disk) format(ctx context.Context) error {
@@ -70,8 +74,17 @@ func (d disk) format(ctx context.Context) error {
 	return nil
 }
 
-// attach mounts the disk; after a power cut that is when the journal is replayed.
-func (d disk) attach() error {
+// attach mounts the disk; after a power cut that is when the journal is
+// replayed. It first waits until nobody uses the file any more: two file systems
+// on one disk destroy it.
+func (d disk) attach(ctx context.Context) error {
+	deadline := time.Now().Add(20 * time.Second)
+	if t, ok := ctx.Deadline(); ok {
+		deadline = t
+	}
+	if err := awaitDetached(deadline, d.file); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(d.mount, 0o700); err != nil {
 		return err
 	}
@@ -121,32 +134,41 @@ func attachLoop(file string) (*os.File, error) {
 	return nil, fmt.Errorf("attach %s: all loop devices are taken at once", file)
 }
 
-// cut stops the file system at once: what was not flushed is lost, as in a
-// power cut. A disk that is not mounted has no power to lose.
-func (d disk) cut() error {
-	if !isMounted(d.mount) {
-		return nil
-	}
-	f, err := os.Open(d.mount)
+// cutDisk stops the file system of the machine's disk at once: what was not
+// flushed is lost, as in a power cut. The disk is mounted in the machine's own
+// mount namespace only, so it is reached through its processes. A disk that is
+// not mounted has no power to lose.
+func (l *Lab) cutDisk(node string) error {
+	pids, err := cgroupProcesses(l.Name(), node)
 	if err != nil {
-		return fmt.Errorf("cut disk %s: %w", d.file, err)
+		return err
 	}
-	defer f.Close()
-	flag := uint32(shutdownNoLogFlush)
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), ext4Shutdown, uintptr(unsafe.Pointer(&flag))); errno != 0 {
-		return fmt.Errorf("cut disk %s: %w", d.file, errno)
+	d := l.disk(node)
+	for _, pid := range pids {
+		mounts, err := readMounts(fmt.Sprintf("/proc/%d/mountinfo", pid))
+		if err != nil {
+			continue // it ended meanwhile
+		}
+		if slices.ContainsFunc(mounts, func(m mountPoint) bool { return m.target == d.mount && m.fstype == "ext4" }) {
+			return shutdownFilesystem(fmt.Sprintf("/proc/%d/root%s", pid, d.mount))
+		}
 	}
 	return nil
 }
 
-// sync writes everything of the disk to its file and flushes it.
-func (d disk) sync() error {
-	f, err := os.Open(d.mount)
+// shutdownFilesystem stops the ext4 file system mounted at path without
+// writing anything more.
+func shutdownFilesystem(path string) error {
+	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return fmt.Errorf("cut disk: %w", err)
 	}
 	defer f.Close()
-	return unix.Syncfs(int(f.Fd()))
+	flag := uint32(shutdownNoLogFlush)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), ext4Shutdown, uintptr(unsafe.Pointer(&flag))); errno != 0 {
+		return fmt.Errorf("cut disk %s: %w", path, errno)
+	}
+	return nil
 }
 
 // unmountBelow unmounts everything mounted at or below dir, last mounted
@@ -160,7 +182,7 @@ func unmountBelow(deadline time.Time, dir string) error {
 		}
 		target := ""
 		for _, m := range mounts { // the last one is on top
-			if m.target == dir || strings.HasPrefix(m.target, dir+"/") {
+			if isBelow(m.target, dir) {
 				target = m.target
 			}
 		}
@@ -181,41 +203,72 @@ func unmountBelow(deadline time.Time, dir string) error {
 	}
 }
 
-// isMounted reports whether something is mounted at exactly this path.
-func isMounted(path string) bool {
-	mounts, err := readMounts("/proc/thread-self/mountinfo")
+// loopsOf returns the names (loop0, ...) of the loop devices that are backed by
+// files at or below path.
+func loopsOf(path string) ([]string, error) {
+	devices, err := filepath.Glob("/sys/block/loop*/loop")
 	if err != nil {
-		return false
+		return nil, err
 	}
-	for _, m := range mounts {
-		if m.target == path {
-			return true
+	var names []string
+	for _, device := range devices {
+		if name := filepath.Base(filepath.Dir(device)); isBelow(backingOf(name), path) {
+			names = append(names, name)
 		}
 	}
-	return false
+	return names, nil
 }
 
-// detachLoops frees loop devices that are backed by files at or below dir.
-func detachLoops(dir string) error {
-	backings, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+// backingOf returns the file behind a loop device, empty when it has none.
+func backingOf(loop string) string {
+	raw, err := os.ReadFile(filepath.Join("/sys/block", loop, "loop/backing_file"))
 	if err != nil {
-		return err
+		return "" // free
 	}
-	var errs []error
-	for _, path := range backings {
-		raw, err := os.ReadFile(path)
-		if err != nil || !strings.HasPrefix(string(raw), dir+"/") {
-			continue // free again meanwhile, or somebody else's
+	return strings.TrimSuffix(strings.TrimSuffix(string(raw), "\n"), " (deleted)")
+}
+
+// awaitDetached waits until no loop device is backed by files at or below path.
+// The kernel lets go of a disk a moment after the last process that had it
+// mounted is gone, and writes out what a power off without data loss leaves. A
+// device nothing has mounted (left by a crash) is detached.
+func awaitDetached(deadline time.Time, path string) error {
+	for {
+		loops, err := loopsOf(path)
+		if err != nil || len(loops) == 0 {
+			return err
 		}
-		device := "/dev/" + strings.Split(path, "/")[3]
-		loop, err := os.OpenFile(device, os.O_RDWR, 0)
-		if err == nil {
-			err = unix.IoctlSetInt(int(loop.Fd()), unix.LOOP_CLR_FD, 0)
-			loop.Close()
+		for _, loop := range loops {
+			if err := detachLoop(loop, path); err != nil {
+				return err
+			}
 		}
-		if err != nil && !errors.Is(err, unix.ENXIO) {
-			errs = append(errs, fmt.Errorf("detach %s: %w", device, err))
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s is still in use through %s", path, strings.Join(loops, ", "))
 		}
+		time.Sleep(5 * time.Millisecond)
 	}
-	return errors.Join(errs...)
+}
+
+// detachLoop frees a loop device that is backed by a file at or below path, now
+// or when its last user lets go of it.
+func detachLoop(name, path string) error {
+	loop, err := os.OpenFile("/dev/"+name, os.O_RDWR, 0)
+	if err != nil {
+		return ignoreFree(name, err)
+	}
+	defer loop.Close()
+	// While it is open it cannot become somebody else's: now its file counts.
+	if !isBelow(backingOf(name), path) {
+		return nil
+	}
+	return ignoreFree(name, unix.IoctlSetInt(int(loop.Fd()), unix.LOOP_CLR_FD, 0))
+}
+
+// ignoreFree forgives that a loop device is free already.
+func ignoreFree(loop string, err error) error {
+	if err == nil || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.EBUSY) {
+		return nil
+	}
+	return fmt.Errorf("detach %s: %w", loop, err)
 }

@@ -99,7 +99,7 @@ func (l *Lab) enterImage() error {
 	if err != nil {
 		here = "/"
 	}
-	if err := privateMounts(); err != nil {
+	if err := privateMounts(""); err != nil {
 		return err
 	}
 	scratch := filepath.Join(l.runDir(), "exec")

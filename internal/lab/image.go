@@ -185,7 +185,7 @@ func buildLayer(ctx context.Context, id, title, final string, emit progress.Emit
 		err = os.Chmod(dir, 0o755)
 	}
 	if err == nil {
-		err = inPrivateMounts(func() error { return build(dir, step) })
+		err = inPrivateMounts("", func() error { return build(dir, step) })
 	}
 	if err == nil {
 		err = os.Rename(dir, final)

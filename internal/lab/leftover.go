@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,12 +52,10 @@ func (l *Lab) down(ctx context.Context) error {
 			return err
 		}
 	}
-	err = errors.Join(
-		removeCgroups(deadline, l.Name()),
-		detachLoops(l.Dir()),
-		removeLabNspawnFiles(l.Name()),
-	)
-	if err != nil {
+	if err := awaitDetached(deadline, l.Dir()); err != nil {
+		return err
+	}
+	if err := errors.Join(removeCgroups(deadline, l.Name()), removeLabNspawnFiles(l.Name())); err != nil {
 		return err
 	}
 	for _, dir := range []string{l.runDir(), l.Dir()} {
@@ -96,15 +93,13 @@ func Purge(ctx context.Context) error {
 // stopDisks makes the lab's disks forget what is not written yet: it is thrown
 // away anyhow, and writing it out first takes time.
 func (l *Lab) stopDisks() error {
-	mounts, err := readMounts("/proc/thread-self/mountinfo")
-	if err != nil {
+	nodes, err := os.ReadDir(filepath.Join(l.runDir(), "nodes"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	for _, m := range mounts {
-		if m.fstype == "ext4" && strings.HasPrefix(m.target, l.runDir()+"/nodes/") && strings.HasPrefix(m.source, "/dev/loop") {
-			if err := (disk{mount: m.target}).cut(); err != nil {
-				return err
-			}
+	for _, n := range nodes {
+		if err := l.cutDisk(n.Name()); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -131,7 +126,7 @@ func removeUnmounted(dir string) error {
 		return err
 	}
 	for _, m := range mounts {
-		if m.target == dir || strings.HasPrefix(m.target, dir+"/") {
+		if isBelow(m.target, dir) {
 			return fmt.Errorf("%s is still mounted; not deleting %s", m.target, dir)
 		}
 	}

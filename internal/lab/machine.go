@@ -30,32 +30,29 @@ func (l *Lab) createMachine(ctx context.Context, node nodeSpec) error {
 	if err := d.format(ctx); err != nil {
 		return err
 	}
-	if err := l.mountMachine(node); err != nil {
-		return err
-	}
-	err := l.writeIdentity(node)
-	if err == nil {
-		err = d.sync() // or a power cut right after the first boot takes it away
-	}
-	if err == nil {
-		err = writeFileAtomic(marker, nil, 0o600)
-	}
-	return err
-}
-
-// mountMachine mounts the machine's disk and, over the image, its root file system.
-func (l *Lab) mountMachine(node nodeSpec) error {
-	d := l.disk(node.Name)
-	if !isMounted(d.mount) {
-		if err := d.attach(); err != nil {
+	err := inPrivateMounts(l.nodeRun(node.Name), func() error {
+		if err := l.mountMachine(ctx, node); err != nil {
 			return err
 		}
+		// Unmounting writes everything to the disk.
+		return errors.Join(l.writeIdentity(node), unmountBelow(time.Now().Add(10*time.Second), l.nodeRun(node.Name)))
+	})
+	if err != nil {
+		return fmt.Errorf("disk of %s: %w", node.Name, err)
 	}
-	root := l.rootOf(node.Name)
-	if isMounted(root) {
-		return nil
+	return writeFileAtomic(marker, nil, 0o600)
+}
+
+// mountMachine mounts the machine's disk and, over the image, its root file
+// system, in the mount namespace of the calling thread. That must be one of the
+// machine's own: were the disk mounted where other machines are started, they
+// would keep its file system alive after the machine lost its power.
+func (l *Lab) mountMachine(ctx context.Context, node nodeSpec) error {
+	d := l.disk(node.Name)
+	if err := d.attach(ctx); err != nil {
+		return err
 	}
-	return mountOverlay(l.state.Image.lower(l.state.Bare), filepath.Join(d.mount, "upper"), filepath.Join(d.mount, "work"), root)
+	return mountOverlay(l.state.Image.lower(l.state.Bare), filepath.Join(d.mount, "upper"), filepath.Join(d.mount, "work"), l.rootOf(node.Name))
 }
 
 // writeIdentity writes what makes the machine this one: names, keys, addresses.
@@ -107,9 +104,6 @@ func (l *Lab) writeIdentity(node nodeSpec) error {
 
 // boot starts the machine and returns when its init runs.
 func (l *Lab) boot(ctx context.Context, node nodeSpec) error {
-	if err := l.mountMachine(node); err != nil {
-		return err
-	}
 	if err := l.plugIn(node, l.netnsOf(node.Name)); err != nil {
 		return err
 	}
@@ -121,7 +115,13 @@ func (l *Lab) boot(ctx context.Context, node nodeSpec) error {
 	// systemd 257 and libvirt want the unified hierarchy, whatever the host has;
 	// network: sysctls of the machine's own network are its own to set.
 	cmd.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network")
-	if err := cmd.Start(); err != nil {
+	err = inPrivateMounts(l.nodeRun(node.Name), func() error {
+		if err := l.mountMachine(ctx, node); err != nil {
+			return err
+		}
+		return cmd.Start() // it takes this thread's mounts with it
+	})
+	if err != nil {
 		return fmt.Errorf("start %s: %w", node.Name, err)
 	}
 	exited := make(chan error, 1)
@@ -226,14 +226,13 @@ func (l *Lab) takeApart(node nodeSpec) error {
 			return err
 		}
 	}
-	if err := unmountBelow(deadline, filepath.Join(l.runDir(), "nodes", node.Name)); err != nil {
+	if err := unmountBelow(deadline, l.nodeRun(node.Name)); err != nil {
 		return err
 	}
-	return errors.Join(
-		removeCgroups(deadline, l.Name(), node.Name),
-		detachLoops(filepath.Join(l.Dir(), "nodes", node.Name)),
-		removeNspawnFiles(machineName(l.Name(), node.Name)),
-	)
+	if err := awaitDetached(deadline, l.disk(node.Name).file); err != nil {
+		return err
+	}
+	return errors.Join(removeCgroups(deadline, l.Name(), node.Name), removeNspawnFiles(machineName(l.Name(), node.Name)))
 }
 
 // removeNspawnFiles removes what systemd-nspawn leaves when it is killed. It

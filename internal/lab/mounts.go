@@ -62,3 +62,6 @@ func unescapeMount(s string) string {
 	}
 	return out.String()
 }
+
+// isBelow reports whether path is dir or in it.
+func isBelow(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }

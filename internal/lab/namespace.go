@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,11 +16,13 @@ import (
 // inPrivateMounts runs f on an operating-system thread whose mounts nobody
 // else sees and which vanish with it, whatever happens to this process. The
 // commands f starts see them too; goroutines it starts do not.
-func inPrivateMounts(f func() error) error {
+//
+// Of the labs' mounts only those at or below keep are seen, see dropForeignMounts.
+func inPrivateMounts(keep string, f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-		err := privateMounts()
+		err := privateMounts(keep)
 		if err == nil {
 			err = f()
 		}
@@ -28,14 +31,35 @@ func inPrivateMounts(f func() error) error {
 	return <-done
 }
 
-// privateMounts gives the calling thread a mount namespace of its own that
-// takes over nothing from, and hands nothing to, the host's.
-func privateMounts() error {
+// privateMounts gives the calling thread a mount namespace of its own. It hands
+// nothing to the host's, but learns of what is unmounted there where the host
+// shares its mounts: a copy would keep it busy.
+func privateMounts(keep string) error {
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("mount namespace: %w", err)
 	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("mount namespace: %w", err)
+	}
+	return dropForeignMounts(keep)
+}
+
+// dropForeignMounts unmounts, in the calling thread's own mount namespace, what
+// labs have mounted except what is at or below keep. Where the host's mounts are
+// not shared, a machine would otherwise hold on to what belongs to others, even
+// after those are gone.
+func dropForeignMounts(keep string) error {
+	mounts, err := readMounts("/proc/thread-self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for _, m := range slices.Backward(mounts) {
+		if !isBelow(m.target, runRoot) || keep != "" && isBelow(m.target, keep) {
+			continue
+		}
+		if err := unix.Unmount(m.target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return fmt.Errorf("drop mount %s: %w", m.target, err)
+		}
 	}
 	return nil
 }

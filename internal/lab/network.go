@@ -224,7 +224,7 @@ func (n nodeSpec) networkBatch() string {
 }
 
 // netnsOf is where the machine's network namespace is mounted.
-func (l *Lab) netnsOf(node string) string { return filepath.Join(l.runDir(), "nodes", node, "netns") }
+func (l *Lab) netnsOf(node string) string { return filepath.Join(l.nodeRun(node), "netns") }
 
 // removeIfThere removes a file; a missing one is no error.
 func removeIfThere(path string) error {

@@ -71,7 +71,7 @@ func (l *Lab) powerOn(ctx context.Context, n nodeSpec) error {
 func (l *Lab) powerOff(n nodeSpec, cut bool) error {
 	err := l.silence(n)
 	if cut {
-		err = errors.Join(err, l.disk(n.Name).cut())
+		err = errors.Join(err, l.cutDisk(n.Name))
 	}
 	if pid, initErr := l.initOf(n.Name); initErr != nil {
 		err = errors.Join(err, initErr)

@@ -86,7 +86,7 @@ func requireRoot() error {
 // requireMounts tries the kernel's permissions instead of guessing at them
 // from signs of a container.
 func requireMounts() error {
-	err := inPrivateMounts(func() error { return unix.Mount("tmpfs", "/tmp", "tmpfs", 0, "size=4k") })
+	err := inPrivateMounts("", func() error { return unix.Mount("tmpfs", "/tmp", "tmpfs", 0, "size=4k") })
 	if err != nil {
 		return &CannotRunError{fmt.Sprintf("it may not mount file systems (%v), as in a container without CAP_SYS_ADMIN", err), "use a virtual or real machine"}
 	}
