@@ -65,7 +65,8 @@ func parseGrastate(text string) (grastate, error) {
 	return g, nil
 }
 
-// readGrastate reads the node's grastate.dat; found is false when there is none.
+// readGrastate reads the node's grastate.dat; found is false when there is none, or an empty
+// one: a server leaves that behind when it could not join at its very first start.
 func readGrastate(h host.Host) (g grastate, found bool, err error) {
 	f, err := h.ReadFile(dataDir + "/grastate.dat")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -73,6 +74,9 @@ func readGrastate(h host.Host) (g grastate, found bool, err error) {
 	}
 	if err != nil {
 		return grastate{}, false, fmt.Errorf("read grastate.dat: %w", err)
+	}
+	if strings.TrimSpace(string(f.Content)) == "" {
+		return grastate{}, false, nil
 	}
 	g, err = parseGrastate(string(f.Content))
 	return g, true, err

@@ -61,6 +61,7 @@ func (s *Service) Resources(c *model.Cluster, _ secret.Source) ([]plan.Resource,
 		}
 		out = append(out, packages(c, n))
 		out = append(out, files...)
+		out = append(out, sockets(n)...)
 		out = append(out, unit(nodes, i))
 		if i == 0 {
 			out = append(out, accounts(n))
@@ -106,6 +107,23 @@ func files(c *model.Cluster, n model.Node) ([]plan.Resource, error) {
 	return out, nil
 }
 
+// socketUnits come with the package. Where they are enabled (systemd enables all units at the first boot of
+// a copied image), systemd itself listens on port 3306 of every address and starts the server for
+// whoever connects, at any time: no member may be started like that.
+var socketUnits = []string{"mariadb.socket", "mariadb-extra.socket"}
+
+func sockets(n model.Node) []plan.Resource {
+	var out []plan.Resource
+	for _, name := range socketUnits {
+		out = append(out, plan.Resource{
+			ID: plan.Make("galera", n.Name, "unit", name), Service: "galera", Node: n.Name,
+			Unit:  &plan.Unit{Name: name},
+			After: []plan.ID{plan.Make("galera", n.Name, "packages", "mariadb")},
+		})
+	}
+	return out
+}
+
 func fileID(node, name string) plan.ID { return plan.Make("galera", node, "file", name) }
 func unitID(node string) plan.ID       { return plan.Make("galera", node, "unit", unitName) }
 func accountsID(node string) plan.ID   { return plan.Make("galera", node, "action", "accounts") }
@@ -116,11 +134,14 @@ func unit(nodes []model.Node, i int) plan.Resource {
 	n := nodes[i]
 	args := map[string]string{}
 	var after []plan.ID
+	for _, name := range socketUnits {
+		after = append(after, plan.Make("galera", n.Name, "unit", name))
+	}
 	if i == 0 {
 		args["bootstrap"] = "true"
 	} else {
 		// The accounts come first: a joiner's donor uses one of them.
-		after = []plan.ID{unitID(nodes[i-1].Name), accountsID(nodes[0].Name)}
+		after = append(after, unitID(nodes[i-1].Name), accountsID(nodes[0].Name))
 	}
 	return plan.Resource{
 		ID: unitID(n.Name), Service: "galera", Node: n.Name,

@@ -79,20 +79,23 @@ func (s *Service) decide(ctx context.Context, env service.Env, args map[string]s
 		return false, fmt.Errorf("%w; a person must look at %s before the member is started", err, dataDir)
 	}
 	others := s.look(ctx, env)
-	if present && !state.none() {
-		return s.decideWithHistory(ctx, env, state, others)
+	history := present && !state.none()
+	switch {
+	case len(others[running]) > 0:
+		return false, s.sameHistory(ctx, env, state.position, others[running])
+	case history:
+		return s.wasAlone(env, state), nil
+	case args["bootstrap"] == "true":
+		return s.mayFound(ctx, env, others[unclear])
 	}
-	if args["bootstrap"] != "true" || len(others[running]) > 0 {
-		return false, nil
-	}
-	return s.mayFound(ctx, env, others)
+	return false, nil
 }
 
 // mayFound decides for the first controller when its saved state names no cluster and nobody runs.
-func (s *Service) mayFound(ctx context.Context, env service.Env, others map[reach][]model.Node) (bool, error) {
-	if n := others[unclear]; len(n) > 0 {
+func (s *Service) mayFound(ctx context.Context, env service.Env, silent []model.Node) (bool, error) {
+	if len(silent) > 0 {
 		return false, fmt.Errorf("%w: %s does not answer on port %d at all, so a cluster may be running there; bring the machine up or remove it from cluster.yaml",
-			ErrWouldFound, names(n), model.PortGalera)
+			ErrWouldFound, names(silent), model.PortGalera)
 	}
 	switch _, err := env.Host.ReadFile(BootstrappedFile); {
 	case err == nil:
@@ -100,6 +103,11 @@ func (s *Service) mayFound(ctx context.Context, env service.Env, others map[reac
 			ErrWouldFound, BootstrappedFile)
 	case !errors.Is(err, fs.ErrNotExist):
 		return false, fmt.Errorf("read %s: %w", BootstrappedFile, err)
+	}
+	// A server may be waiting for a Primary that will never be: the directory must be at rest, and
+	// the start a new one.
+	if err := env.Host.StopUnit(ctx, unitName); err != nil {
+		return false, fmt.Errorf("stop the server that waits for a cluster: %w", err)
 	}
 	p, err := recoverPosition(ctx, env.Host)
 	if err != nil {
@@ -114,38 +122,51 @@ func (s *Service) mayFound(ctx context.Context, env service.Env, others map[reac
 // recoverPosition asks InnoDB which cluster its data belongs to. It needs the server to be stopped
 // and changes no user data. TLS is left out: the key is readable only in the unit.
 func recoverPosition(ctx context.Context, h host.Host) (position, error) {
-	out, err := h.Run(ctx, host.Cmd{Args: []string{"/usr/sbin/mariadbd", "--user=mysql", "--skip-ssl", "--wsrep-recover", "--disable-log-error"}})
+	out, err := h.Run(ctx, host.Cmd{Args: []string{"/usr/sbin/mariadbd", "--user=mysql", "--skip-ssl", "--skip-networking", "--wsrep-recover", "--disable-log-error"}})
 	if err != nil {
 		return position{}, fmt.Errorf("ask the data directory for its history: %w", err)
 	}
 	return parseRecovered(string(out.Stderr) + string(out.Stdout))
 }
 
-// decideWithHistory decides for a member whose data belongs to a cluster.
-func (s *Service) decideWithHistory(ctx context.Context, env service.Env, state grastate, others map[reach][]model.Node) (bool, error) {
-	if len(others[running]) == 0 {
-		f, err := env.Host.ReadFile(loneFile)
-		if err == nil && strings.TrimSpace(string(f.Content)) == state.UUID && state.SafeToBootstrap {
-			return true, nil // it was the only member when nines stopped it, and nobody came since
-		}
-		return false, nil
+// wasAlone reports whether the member was the only one of its cluster when nines stopped it, and was stopped
+// cleanly: then its history is the latest, and nobody but it can go on.
+func (s *Service) wasAlone(env service.Env, state grastate) bool {
+	f, err := env.Host.ReadFile(loneFile)
+	return err == nil && strings.TrimSpace(string(f.Content)) == state.UUID && state.SafeToBootstrap
+}
+
+// sameHistory refuses to join members of another cluster: the state transfer would overwrite this node's data.
+func (s *Service) sameHistory(ctx context.Context, env service.Env, own position, others []model.Node) error {
+	unit, err := env.Host.Unit(ctx, unitName)
+	if err != nil {
+		return fmt.Errorf("ask for the state of %s: %w", unitName, err)
 	}
-	var last error
-	for _, n := range others[running] {
+	if unit.Active == "active" || unit.Active == "activating" {
+		return nil // it is joining already
+	}
+	if own.none() {
+		if own, err = recoverPosition(ctx, env.Host); err != nil {
+			return err
+		}
+	}
+	if own.none() {
+		return nil
+	}
+	for _, n := range others {
 		uuid, err := s.members.ClusterUUID(ctx, env, n)
 		if err != nil {
-			last = fmt.Errorf("%s: %w", n.Name, err)
+			env.Log.Warn("a running member did not tell its cluster", "member", n.Name, "error", err)
 			continue
 		}
-		if uuid != state.UUID {
-			return false, fmt.Errorf("%w: %s has %s, this node's data belongs to %s; joining would overwrite it. If the data here is not needed, move %s away",
-				ErrOtherHistory, n.Name, uuid, state.UUID, dataDir)
+		if uuid != own.UUID {
+			return fmt.Errorf("%w: %s has %s, this node's data belongs to %s; joining would overwrite it. If the data here is not needed, move %s away",
+				ErrOtherHistory, n.Name, uuid, own.UUID, dataDir)
 		}
-		return false, nil
+		return nil
 	}
-	// Nobody who runs is in a Primary: Galera's own group protocol decides, nothing is overwritten without a Primary.
-	env.Log.Warn("no running member told its cluster", "error", last)
-	return false, nil
+	// Nobody who runs is in a Primary: Galera's group protocol decides, and without a Primary nothing is overwritten.
+	return nil
 }
 
 // look looks at the other controllers, side by side.
