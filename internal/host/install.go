@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -26,14 +25,14 @@ type installer struct {
 }
 
 type installRequest struct {
-	ctx   context.Context
 	names []string
 	done  chan error
 }
 
-// InstallPackages implements Host. Packages that are installed already are left at their version.
+// InstallPackages implements Host. Packages that are installed already are left at
+// their version. When ctx ends it returns, and the installation goes on to its end.
 func (l *Linux) InstallPackages(ctx context.Context, names []string) error {
-	req := &installRequest{ctx: ctx, names: names, done: make(chan error, 1)}
+	req := &installRequest{names: names, done: make(chan error, 1)}
 	l.apt.mu.Lock()
 	l.apt.waiting = append(l.apt.waiting, req)
 	if !l.apt.running {
@@ -45,7 +44,6 @@ func (l *Linux) InstallPackages(ctx context.Context, names []string) error {
 	case err := <-req.done:
 		return err
 	case <-ctx.Done():
-		// The run ends when nobody wants it any more; what it changed stays consistent.
 		return fmt.Errorf("install %s: %w", strings.Join(names, " "), context.Cause(ctx))
 	}
 }
@@ -74,22 +72,17 @@ func (l *Linux) installWaiting() {
 	}
 }
 
-// installBatch installs what all of the batch want; it is given up when none of
-// them wants it any more.
+// installLimit bounds one run of apt-get; 300 s of it may be spent waiting for the lock.
+const installLimit = 30 * time.Minute
+
+// installBatch installs what all of the batch want. It does not end with their contexts:
+// a lost connection must not kill dpkg half way. Who asks again waits for this run.
 func (l *Linux) installBatch(batch []*installRequest) error {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), installLimit)
 	defer cancel()
 	var names []string
-	var wanted atomic.Int32
-	wanted.Store(int32(len(batch)))
 	for _, r := range batch {
 		names = append(names, r.names...)
-		stop := context.AfterFunc(r.ctx, func() {
-			if wanted.Add(-1) == 0 {
-				cancel()
-			}
-		})
-		defer stop()
 	}
 	slices.Sort(names)
 	return l.install(ctx, slices.Compact(names))

@@ -263,8 +263,14 @@ func (h *Host) install(name string) error {
 	for _, u := range p.Units {
 		h.unitFile(u)
 	}
-	h.installed[name] = p.Version
+	h.markInstalled(name, p.Version)
 	return nil
+}
+
+// markInstalled does what dpkg does: it writes the package's list of files.
+func (h *Host) markInstalled(name, version string) {
+	h.installed[name] = version
+	h.put(host.File{Path: "/var/lib/dpkg/info/" + name + ".list", Mode: 0o644, Owner: "root", Group: "root"})
 }
 
 // unitFile makes a unit known: loaded, not enabled, not running.

@@ -33,7 +33,7 @@ func (h *Host) Offer(ps ...Package) {
 }
 
 // PutPackage makes a package installed.
-func (h *Host) PutPackage(name, version string) { h.outside(func() { h.installed[name] = version }) }
+func (h *Host) PutPackage(name, version string) { h.outside(func() { h.markInstalled(name, version) }) }
 
 // PutUnit makes a unit known in the given state.
 func (h *Host) PutUnit(name string, st host.UnitState) {
