@@ -1,0 +1,224 @@
+// Package drill proves high availability: it puts load on a cluster from outside the
+// controllers, injects one real fault, and measures what clients felt, whether every
+// acknowledged write survived, and how long the cluster was not whole.
+//
+// Invariants: a drill starts only on a whole cluster (Gate); the load's schedule does not
+// depend on answers (open loop), so a stall is not hidden by requests that were never
+// sent; whatever the drill did to a node it undoes, also when it is interrupted. It must never
+// call a run passed that it could not measure, and never touch data that is not its own.
+package drill
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"nines/internal/model"
+	"nines/internal/service"
+)
+
+// Target says which node a drill hurts. It is looked up at the moment of the fault.
+type Target string
+
+// The targets.
+const (
+	VIPHolder    Target = "the node that holds the VIP"
+	NotVIPHolder Target = "a node without the VIP"
+	Writer       Target = "the node that takes the database writes"
+	QueueLeader  Target = "the node that leads the probed queue"
+)
+
+// Drill is one fault, where it strikes, and what clients may feel of it at most.
+type Drill struct {
+	Name   string  `json:"name"`
+	Title  string  `json:"title"`
+	Target Target  `json:"target"`
+	Limits []Limit `json:"limits"`
+	// Power: the machine's power is cut, unflushed data is lost. Otherwise Fault is a signal to a unit.
+	Power bool          `json:"power"`
+	Fault service.Fault `json:"-"`
+	// Hold is how long the fault lasts at least; a kill ends by itself.
+	Hold time.Duration `json:"-"`
+}
+
+// Limit is the most that clients of one probe may feel. A run that exceeds it fails.
+type Limit struct {
+	Probe string
+	// Outage bounds the longest outage.
+	Outage time.Duration
+	// NoFailures: not a single request may fail.
+	NoFailures bool
+	// QuietAfter, if not 0: no request planned later than this after the fault may fail.
+	QuietAfter time.Duration
+}
+
+// String says the limit in words: "vip-tcp: outage at most 600 ms".
+func (l Limit) String() string {
+	s := fmt.Sprintf("%s: outage at most %d ms", l.Probe, l.Outage.Milliseconds())
+	if l.NoFailures {
+		s = l.Probe + ": no failed request"
+	}
+	if l.QuietAfter > 0 {
+		s += fmt.Sprintf(", no failed request later than %d ms after the fault", l.QuietAfter.Milliseconds())
+	}
+	return s
+}
+
+// The names of the probes.
+const (
+	ProbeTCP       = "vip-tcp"
+	ProbeAPI       = "keystone"
+	ProbeKeepalive = "keystone-keepalive"
+	ProbeToken     = "keystone-token"
+	ProbeWrite     = "db-write"
+	ProbeConnect   = "db-connect-write"
+	ProbeBroker    = "amqp"
+)
+
+// The figures the product promises on the lab. A drill without a figure of its own is held to the
+// figures of the layer it hurts, and to these for every other.
+var (
+	limitTCP       = Limit{Probe: ProbeTCP, Outage: 600 * time.Millisecond}
+	limitAPI       = Limit{Probe: ProbeAPI, Outage: 1500 * time.Millisecond}
+	limitKeepalive = Limit{Probe: ProbeKeepalive, Outage: 1500 * time.Millisecond}
+	limitToken     = Limit{Probe: ProbeToken, Outage: 6 * time.Second}
+	limitWrite     = Limit{Probe: ProbeWrite, Outage: 4 * time.Second}
+	limitConnect   = Limit{Probe: ProbeConnect, Outage: 4 * time.Second}
+	limitBroker    = Limit{Probe: ProbeBroker, Outage: 8 * time.Second}
+)
+
+func standardLimits() []Limit {
+	return []Limit{limitTCP, limitAPI, limitKeepalive, limitToken, limitWrite, limitConnect, limitBroker}
+}
+
+// withLimit returns the limits with those of the same probe replaced.
+func withLimit(limits []Limit, changes ...Limit) []Limit {
+	out := slices.Clone(limits)
+	for _, c := range changes {
+		i := slices.IndexFunc(out, func(l Limit) bool { return l.Probe == c.Probe })
+		if i < 0 {
+			out = append(out, c)
+		} else {
+			out[i] = c
+		}
+	}
+	return out
+}
+
+const (
+	holdPower  = 8 * time.Second  // longer than every failover in the limits
+	holdFreeze = 10 * time.Second // the same, for a process that says nothing
+	holdKill   = 3 * time.Second
+)
+
+// Catalogue lists the drills of a cluster: the power cuts, and a drill for each fault of its services.
+func Catalogue(c *model.Cluster, services []service.Service) []Drill {
+	out := powerDrills(c)
+	for _, s := range services {
+		f, ok := s.(service.Faulty)
+		if !ok || !c.Runs(s.Name()) {
+			continue
+		}
+		for _, fault := range f.Faults() {
+			out = append(out, faultDrill(s.Name(), fault))
+		}
+	}
+	return out
+}
+
+func powerDrills(c *model.Cluster) []Drill {
+	var out []Drill
+	add := func(needs, name string, target Target) {
+		if c.Runs(needs) {
+			out = append(out, Drill{Name: name, Title: "cut the power of " + string(target), Target: target,
+				Power: true, Hold: holdPower, Limits: standardLimits()})
+		}
+	}
+	add("haproxy", "vip-holder-power-off", VIPHolder)
+	add("galera", "db-writer-power-off", Writer)
+	add("rabbitmq", "rabbitmq-node-power-off", QueueLeader)
+	return out
+}
+
+// verbs says in words what the known faults do.
+var verbs = map[string]string{"kill": "kill (SIGKILL)", "freeze": "freeze (SIGSTOP)"}
+
+func faultDrill(svc string, f service.Fault) Drill {
+	verb := verbs[f.Name]
+	if verb == "" {
+		verb = fmt.Sprintf("%s (signal %d)", f.Name, f.Signal)
+	}
+	d := Drill{Name: f.Name + "-" + svc, Title: fmt.Sprintf("%s %s on %s", verb, f.Unit, NotVIPHolder),
+		Target: NotVIPHolder, Fault: f, Hold: holdKill, Limits: standardLimits()}
+	if f.Heal != 0 {
+		d.Hold = holdFreeze
+	}
+	none := func(probe string) Limit { return Limit{Probe: probe, NoFailures: true} }
+	switch d.Name {
+	case "kill-keystone", "kill-haproxy":
+		// The VIP is elsewhere and a read can be asked again: nobody may notice.
+		d.Limits = withLimit(d.Limits, none(ProbeTCP), none(ProbeAPI), none(ProbeKeepalive))
+	case "freeze-keystone":
+		frozen := func(probe string) Limit {
+			return Limit{Probe: probe, Outage: 3 * time.Second, QuietAfter: 3 * time.Second}
+		}
+		d.Limits = withLimit(d.Limits, none(ProbeTCP), frozen(ProbeAPI), frozen(ProbeKeepalive))
+	}
+	return d
+}
+
+// Power switches machines. Cut takes the power away so that what was not flushed is lost, and
+// leaves the machine off; Off only stops it.
+type Power interface {
+	Off(ctx context.Context, node string) error
+	Cut(ctx context.Context, node string) error
+	On(ctx context.Context, node string) error
+}
+
+// Injector sends a signal to all processes of a unit on a node.
+type Injector interface {
+	Signal(ctx context.Context, node, unit string, signal int) error
+}
+
+// Observer says how the cluster is, as its agents see it.
+type Observer interface {
+	Snapshot(ctx context.Context) (Snapshot, error)
+}
+
+// Credentials hands out the secrets that probes need, by name.
+type Credentials interface {
+	Secret(ctx context.Context, name string) (string, error)
+}
+
+// Probe is one kind of request, sent at a fixed rate.
+type Probe struct {
+	Name string
+	// Every is the time between two requests, Timeout what a client would wait for one.
+	Every, Timeout time.Duration
+	// Late: an answer that takes longer is an outage too, though not a failure.
+	Late time.Duration
+	// Send sends the n-th request, n counted from 0, and returns when it is answered. It is called
+	// from many goroutines at once.
+	Send func(ctx context.Context, n int) error
+}
+
+// Acks is what became of acknowledged writes.
+type Acks struct {
+	Written int `json:"written"` // acknowledged to the probes
+	Lost    int `json:"lost"`    // of these, not there afterwards
+	// Repeated counts messages delivered more than once: allowed, but shown.
+	Repeated int `json:"repeated"`
+}
+
+// Workload is the load of a drill and what is known through it. Network is the real one.
+type Workload interface {
+	// Open prepares tables and queues and returns the probes.
+	Open(ctx context.Context, ledger *Ledger) ([]Probe, error)
+	// Locate says which node is the Writer or the QueueLeader now.
+	Locate(ctx context.Context, t Target) (node string, err error)
+	// Verify compares the ledger with what the cluster still has, after the load has ended.
+	Verify(ctx context.Context) (Acks, error)
+	// Close removes what Open made.
+	Close(ctx context.Context) error
+}

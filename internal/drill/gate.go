@@ -1,0 +1,80 @@
+package drill
+
+import (
+	"fmt"
+	"slices"
+
+	"nines/internal/api"
+	"nines/internal/health"
+	"nines/internal/model"
+	"nines/internal/service"
+)
+
+// Snapshot is the cluster as its agents see it at one moment.
+type Snapshot struct {
+	// Nodes holds the observations by node and service; a node that did not answer is missing.
+	Nodes      map[string]map[string]service.Observation
+	VIPHolders []string
+	Conditions []health.Condition
+	// Leader is the node that plans; empty: nobody.
+	Leader string
+}
+
+// FromStatus makes a snapshot of what the API says.
+func FromStatus(st api.Status) Snapshot {
+	s := Snapshot{Nodes: map[string]map[string]service.Observation{}, VIPHolders: st.VIPHolders, Conditions: st.Conditions, Leader: st.Leader}
+	for _, n := range st.Nodes {
+		if n.Report != nil {
+			s.Nodes[n.Node] = n.Report.Services
+		}
+	}
+	for _, m := range st.Store {
+		if !m.Healthy {
+			s.Conditions = append(s.Conditions, health.Condition{Code: "store-member-away", Severity: health.Warning, Node: m.Name, Text: "the member of etcd does not answer"})
+		}
+	}
+	return s
+}
+
+// Gate says why the cluster is not whole; nothing: it is. A drill on a cluster that is not
+// whole would measure another fault than its own, and could be the second failure that
+// takes it down.
+func Gate(c *model.Cluster, s Snapshot) []string {
+	var why []string
+	for _, n := range c.Controllers() {
+		seen, ok := s.Nodes[n.Name]
+		if !ok {
+			why = append(why, n.Name+" does not answer")
+			continue
+		}
+		for name, o := range seen {
+			if !o.Serving {
+				why = append(why, fmt.Sprintf("%s on %s does not serve: %s", name, n.Name, o.Reason))
+			}
+		}
+	}
+	switch len(s.VIPHolders) {
+	case 1:
+	case 0:
+		why = append(why, "nobody holds the VIP")
+	default:
+		why = append(why, fmt.Sprintf("more than one node holds the VIP: %v", s.VIPHolders))
+	}
+	if s.Leader == "" {
+		why = append(why, "no agent leads")
+	}
+	for _, cond := range s.Conditions {
+		if cond.Severity != health.Notice {
+			why = append(why, cond.Code+where(cond)+": "+cond.Text)
+		}
+	}
+	slices.Sort(why)
+	return slices.Compact(why)
+}
+
+func where(c health.Condition) string {
+	if c.Node == "" {
+		return ""
+	}
+	return " on " + c.Node
+}

@@ -1,0 +1,72 @@
+package drill
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// The schedule goes on while answers are missing, and each request's time counts from its planned moment.
+func TestLoadIsOpenLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		stall := Probe{Name: "x", Every: 100 * ms, Timeout: time.Second, Late: 50 * ms,
+			Send: func(ctx context.Context, _ int) error { // stuck from 1 s to 3 s
+				at := time.Since(start)
+				if at < time.Second || at >= 3*time.Second {
+					return nil
+				}
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-time.After(3*time.Second - at):
+					return nil
+				}
+			}}
+		l := startLoad(t.Context(), []Probe{stall})
+		<-time.After(5*time.Second - 50*ms)
+		if l.settled(4 * time.Second) {
+			t.Error("settled although requests failed in the window")
+		}
+		if !l.settled(time.Second) {
+			t.Error("not settled after a second without failures")
+		}
+		f := l.measured(l.stop())[0]
+		if f.Requests != 50 || f.Failed != 10 || f.Longest != 2*time.Second || f.Total != 2*time.Second {
+			t.Errorf("%+v, want 50 requests, 10 failed, 2 s of outage", f)
+		}
+		if n, _ := l.failures("x", 1500*ms); n != 5 {
+			t.Errorf("%d failures from 1.5 s on, want 5", n)
+		}
+	})
+}
+
+// A request under way when the load ends is waited for and counted.
+func TestLoadWaitsForRequestsUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := startLoad(t.Context(), []Probe{{Name: "x", Every: time.Second, Timeout: time.Second,
+			Send: func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() }}})
+		<-time.After(1500 * ms)
+		end := l.stop()
+		if f := l.measured(end)[0]; f.Requests != 2 || f.Failed != 2 {
+			t.Errorf("%+v", f)
+		}
+	})
+}
+
+func TestSettledNeedsAnAnswerFromEveryProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ok := func(context.Context, int) error { return nil }
+		silent := func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() }
+		l := startLoad(t.Context(), []Probe{
+			{Name: "a", Every: 100 * ms, Timeout: time.Second, Send: ok},
+			{Name: "b", Every: 100 * ms, Timeout: time.Minute, Send: silent},
+		})
+		<-time.After(5 * time.Second)
+		if l.settled(2 * time.Second) {
+			t.Error("settled although nobody answers b")
+		}
+		l.stop()
+	})
+}

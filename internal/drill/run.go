@@ -1,0 +1,383 @@
+package drill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"nines/internal/health"
+	"nines/internal/model"
+	"nines/internal/progress"
+)
+
+// Runner runs drills on one cluster.
+type Runner struct {
+	Cluster  *model.Cluster
+	Power    Power // nil: machines cannot be switched off
+	Injector Injector
+	Observer Observer
+	// Workload makes the load of one run, whose name is unique.
+	Workload func(run string) Workload
+	// Ledger makes the ledger of one run.
+	Ledger func(run string) (*Ledger, error)
+	// Evidence, if set, is told the samples of each run, by probe, and returns where it put them.
+	Evidence    func(run string, samples map[string][]Sample) (string, error)
+	Emit        progress.Emit
+	Versions    map[string]string
+	Environment string // "lab" or ""
+}
+
+// NotWholeError says why a drill does not start.
+type NotWholeError struct{ Reasons []string }
+
+func (e *NotWholeError) Error() string {
+	return "the cluster is not whole, a drill would measure more than its own fault: " + strings.Join(e.Reasons, "; ")
+}
+
+// Hint says what to do now.
+func (*NotWholeError) Hint() string {
+	return "see 'nines status', mend what it shows, and run the drill again"
+}
+
+// The times of a run.
+const (
+	baseline     = 5 * time.Second // load before the fault: the probes must be able to succeed
+	settleWindow = 2 * time.Second // without a failure for so long: clients are served again
+	settleLimit  = 60 * time.Second
+	wholeLimit   = 5 * time.Minute
+	lookEvery    = 500 * time.Millisecond
+	gateLimit    = 20 * time.Second // a passing condition must not refuse a drill
+	undoLimit    = time.Minute
+)
+
+// run is one run under way.
+type run struct {
+	*Runner
+	drill  Drill
+	name   string
+	rng    *rand.Rand
+	work   Workload
+	report Report
+	load   *load
+	fault  time.Duration // moment of the fault, since the load began
+
+	mu      sync.Mutex
+	double  time.Duration // with two holders of the VIP
+	wounded map[string]bool
+}
+
+// Run does one run. An error means that nothing was measured (the cluster was not whole,
+// the run was interrupted); a failed verdict is no error.
+func (r *Runner) Run(ctx context.Context, d Drill, seed uint64) (Report, error) {
+	if d.Power && r.Power == nil {
+		return Report{}, fmt.Errorf("%s: nothing here can cut a machine's power", d.Name)
+	}
+	started := time.Now()
+	x := &run{Runner: r, drill: d, rng: rand.New(rand.NewPCG(seed, 0)), wounded: map[string]bool{},
+		name: fmt.Sprintf("%s-%s-%d", started.UTC().Format("20060102T150405"), d.Name, seed)}
+	x.report = Report{Name: d.Name, Seed: seed, Started: started, Fault: d.Title, RedundantAfter: -1, Versions: r.Versions,
+		Environment: r.Environment, Reproduce: fmt.Sprintf("nines drill run %s --seed %d", d.Name, seed)}
+	for _, l := range d.Limits {
+		x.report.Limits = append(x.report.Limits, l.String())
+	}
+	if err := x.step("gate", "the cluster is whole", func() error { return x.gate(ctx) }); err != nil {
+		return x.report, err
+	}
+	err := x.underLoad(ctx)
+	return x.report, err
+}
+
+func (x *run) step(id, title string, f func() error) error {
+	return progress.Step(x.Emit, x.name+"/"+id, title, f)
+}
+
+func (x *run) say(id, title, detail string) {
+	x.Emit(progress.Event{ID: x.name + "/" + id, Title: title, State: progress.Running, Detail: detail})
+}
+
+// gate waits a little for the cluster to be whole, and refuses if it is not.
+func (x *run) gate(ctx context.Context) error {
+	why, err := x.whole(ctx, time.Now().Add(gateLimit))
+	if err == nil && len(why) > 0 {
+		err = &NotWholeError{why}
+	}
+	return err
+}
+
+// whole waits until the cluster is whole twice in a row, and says why it was not by the deadline.
+func (x *run) whole(ctx context.Context, deadline time.Time) ([]string, error) {
+	for good := 0; ; {
+		why := x.look(ctx)
+		if good++; len(why) > 0 {
+			good = 0
+		}
+		if good == 2 {
+			return nil, nil
+		}
+		if time.Now().After(deadline) {
+			return why, nil
+		}
+		if !pause(ctx, lookEvery) {
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func (x *run) look(ctx context.Context) []string {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	s, err := x.Observer.Snapshot(ctx)
+	if err != nil {
+		return []string{"its state is not known: " + failure(err)}
+	}
+	return Gate(x.Cluster, s)
+}
+
+func (x *run) underLoad(ctx context.Context) (err error) {
+	ledger, err := x.Ledger(x.name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ledger.Close()) }()
+	x.work = x.Workload(x.name)
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+		defer cancel()
+		if e := x.work.Close(ctx); e != nil && err == nil {
+			x.note("cleaning up: " + failure(e))
+		}
+	}()
+	var probes []Probe
+	err = x.step("open", "clients connect", func() (err error) {
+		probes, err = x.work.Open(ctx, ledger)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	x.load = startLoad(ctx, probes)
+	end, whole, err := x.strike(ctx)
+	if err != nil {
+		return err
+	}
+	return x.conclude(ctx, end, whole)
+}
+
+// strike does the fault under load and waits for the cluster to be whole again. The load has ended when it returns.
+func (x *run) strike(ctx context.Context) (end time.Duration, whole bool, err error) {
+	watched, stopWatch := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	defer func() {
+		end = x.load.stop()
+		stopWatch()
+		watch.Wait()
+	}()
+	// The fault comes at a random phase of everybody's timers.
+	quiet := baseline + time.Duration(x.rng.Int64N(int64(2*time.Second)))
+	err = x.step("baseline", fmt.Sprintf("load without a fault for %.1f s", quiet.Seconds()), func() error {
+		if !pause(ctx, quiet) {
+			return context.Cause(ctx)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, false, err
+	}
+	if x.report.Node, err = x.victim(ctx); err != nil {
+		return 0, false, err
+	}
+	watch.Go(func() { x.watch(watched) })
+	if err = x.hurt(ctx); err != nil {
+		return 0, false, err
+	}
+	err = x.step("whole", "wait until the cluster is whole again", func() error {
+		why, err := x.whole(ctx, time.Now().Add(wholeLimit))
+		if whole = err == nil && len(why) == 0; whole {
+			x.report.RedundantAfter = (time.Since(x.load.start) - x.fault).Milliseconds()
+		}
+		for _, w := range why {
+			x.note("not whole: " + w)
+		}
+		return err
+	})
+	if err == nil {
+		pause(ctx, settleWindow) // what the last step of the recovery costs belongs to the drill
+	}
+	return 0, whole, err
+}
+
+// victim looks up the node to hurt, now.
+func (x *run) victim(ctx context.Context) (string, error) {
+	if x.drill.Target == Writer || x.drill.Target == QueueLeader {
+		return x.work.Locate(ctx, x.drill.Target)
+	}
+	s, err := x.Observer.Snapshot(ctx)
+	if err != nil {
+		return "", fmt.Errorf("find %s: %w", x.drill.Target, err)
+	}
+	var nodes []string
+	for _, n := range x.Cluster.Controllers() {
+		if slices.Contains(s.VIPHolders, n.Name) == (x.drill.Target == VIPHolder) {
+			nodes = append(nodes, n.Name)
+		}
+	}
+	if len(nodes) == 0 {
+		return "", fmt.Errorf("find %s: there is none", x.drill.Target)
+	}
+	return nodes[x.rng.IntN(len(nodes))], nil
+}
+
+// hurt injects the fault, holds it until clients are served again, and takes its cause away:
+// always, even when ctx ends in between.
+func (x *run) hurt(ctx context.Context) (err error) {
+	node := x.report.Node
+	x.fault = time.Since(x.load.start)
+	defer func() {
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+		defer cancel()
+		heal := x.undo(undo)
+		if heal != nil {
+			heal = fmt.Errorf("%s is left as the fault made it: %w", node, heal)
+		}
+		err = errors.Join(err, heal)
+	}()
+	err = x.step("fault", fmt.Sprintf("%s: %s", x.drill.Title, node), func() error {
+		if x.drill.Power {
+			return x.Power.Cut(ctx, node)
+		}
+		return x.Injector.Signal(ctx, node, x.drill.Fault.Unit, x.drill.Fault.Signal)
+	})
+	if err != nil {
+		return err
+	}
+	return x.hold(ctx)
+}
+
+// hold waits for the least time of the fault, then until clients are served again, within bounds.
+func (x *run) hold(ctx context.Context) error {
+	from := time.Now()
+	for {
+		held := time.Since(from)
+		x.say("hold", "clients meanwhile", x.feeling())
+		if held >= x.drill.Hold && (x.load.settled(settleWindow) || held > settleLimit) {
+			x.Emit(progress.Event{ID: x.name + "/hold", State: progress.Done, Detail: x.feeling()})
+			return nil
+		}
+		if !pause(ctx, lookEvery) {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// feeling says in one line which probes have felt something so far.
+func (x *run) feeling() string {
+	var parts []string
+	for i, f := range x.load.measured(time.Since(x.load.start)) {
+		if f.Failed > 0 || f.Longest > 0 {
+			parts = append(parts, fmt.Sprintf("%s %.1f s", x.load.probes[i].Name, f.Longest.Seconds()))
+		}
+	}
+	if len(parts) == 0 {
+		return "nobody has felt anything"
+	}
+	return "longest outage: " + strings.Join(parts, ", ")
+}
+
+// undo takes the cause of the fault away.
+func (x *run) undo(ctx context.Context) error {
+	var f func() error
+	title := "power on " + x.report.Node
+	switch {
+	case x.drill.Power:
+		f = func() error { return x.Power.On(ctx, x.report.Node) }
+	case x.drill.Fault.Heal != 0:
+		title = fmt.Sprintf("end the fault of %s on %s", x.drill.Fault.Unit, x.report.Node)
+		f = func() error {
+			return x.Injector.Signal(ctx, x.report.Node, x.drill.Fault.Unit, x.drill.Fault.Heal)
+		}
+	default:
+		return nil
+	}
+	err := x.step("undo", title, f)
+	x.report.HealedAfter = (time.Since(x.load.start) - x.fault).Milliseconds()
+	return err
+}
+
+// watch looks at the cluster while it is hurt: two holders of the VIP, survivors that lose the majority.
+func (x *run) watch(ctx context.Context) {
+	last := time.Now()
+	for pause(ctx, lookEvery) {
+		look, cancel := context.WithTimeout(ctx, 3*time.Second)
+		s, err := x.Observer.Snapshot(look)
+		cancel()
+		now := time.Now()
+		if err == nil {
+			x.see(s, now.Sub(last))
+		}
+		last = now
+	}
+}
+
+func (x *run) see(s Snapshot, since time.Duration) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(s.VIPHolders) > 1 {
+		x.double += since
+	}
+	for _, c := range s.Conditions {
+		if c.Code == "galera-non-primary" && c.Severity == health.Critical && c.Node != x.report.Node {
+			x.wounded[c.Node+" lost the database's majority though it was not hurt"] = true
+		}
+	}
+}
+
+func (x *run) note(text string) { x.report.Notes = append(x.report.Notes, text) }
+
+// conclude verifies the ledger and gives the verdict.
+func (x *run) conclude(ctx context.Context, end time.Duration, whole bool) error {
+	err := x.step("verify", "compare every acknowledged write", func() (err error) {
+		x.report.Acks, err = x.work.Verify(ctx)
+		return err
+	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	e := evidence{acks: x.report.Acks, whole: whole, after: map[string]int{}}
+	for w := range x.wounded {
+		e.wounded = append(e.wounded, w)
+	}
+	slices.Sort(e.wounded)
+	if err != nil { // what cannot be verified is not passed
+		e.wounded = append(e.wounded, "acknowledged writes could not be verified: "+failure(err))
+	}
+	for i, f := range x.load.measured(end) {
+		name := x.load.probes[i].Name
+		_, reason := x.load.failures(name, 0)
+		e.probes = append(e.probes, probeReport(name, f, reason))
+		all, _ := x.load.failures(name, 0)
+		if since, _ := x.load.failures(name, x.fault-x.load.probes[i].Timeout); all > since {
+			e.baseline = append(e.baseline, name)
+		}
+	}
+	for _, l := range x.drill.Limits {
+		e.after[l.Probe], _ = x.load.failures(l.Probe, x.fault+l.QuietAfter)
+	}
+	x.report.Probes, x.report.TwoHolders = e.probes, x.double.Milliseconds()
+	x.report.Verdict = Pass
+	if x.report.Reasons = judge(x.drill.Limits, e); len(x.report.Reasons) > 0 {
+		x.report.Verdict = Fail
+	}
+	if x.Evidence != nil {
+		where, err := x.Evidence(x.name, x.load.samples)
+		if err != nil {
+			x.note("evidence not written: " + failure(err))
+		}
+		x.report.Evidence = where
+	}
+	return nil
+}

@@ -1,0 +1,333 @@
+package drill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"nines/internal/health"
+	"nines/internal/model"
+	"nines/internal/plan"
+	"nines/internal/progress"
+	"nines/internal/secret"
+	"nines/internal/service"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func testCluster() *model.Cluster {
+	c := &model.Cluster{Services: []string{"galera", "rabbitmq", "haproxy", "keystone"}}
+	for i := range 3 {
+		c.Nodes = append(c.Nodes, model.Node{Name: fmt.Sprintf("ctl%d", i+1), Roles: []model.Role{model.RoleController},
+			Addresses: map[model.NetworkName]netip.Addr{model.Management: netip.AddrFrom4([4]byte{198, 18, 0, byte(11 + i)})}})
+	}
+	return c
+}
+
+// site is a cluster of three nodes on which time passes only in tests. It fails over when a
+// node dies and is whole a while after it returns.
+type site struct {
+	mu       sync.Mutex
+	vip      string
+	deaf     time.Time     // clients are refused until then
+	failover time.Duration // how long a fault is felt
+	rejoin   time.Duration
+	away     string    // node that is not whole
+	back     time.Time // when it is; zero: not before it is healed
+	log      []string
+	acks     Acks
+	verify   error
+	silent   bool // faults are never healed by the product
+	onFault  func()
+}
+
+func (s *site) Snapshot(context.Context) (Snapshot, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	snap := Snapshot{VIPHolders: []string{s.vip}, Leader: "ctl1", Nodes: map[string]map[string]service.Observation{}}
+	for _, n := range testCluster().Nodes {
+		if n.Name == s.away && (s.back.IsZero() || time.Now().Before(s.back)) {
+			snap.Conditions = append(snap.Conditions, health.Condition{Code: "node-away", Severity: health.Warning, Node: n.Name, Text: "no answer"})
+			continue
+		}
+		snap.Nodes[n.Name] = map[string]service.Observation{"galera": {Serving: true}}
+	}
+	return snap, nil
+}
+
+func (s *site) hurt(what, node string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.log = append(s.log, what+" "+node)
+	s.deaf, s.away, s.back = time.Now().Add(s.failover), node, time.Time{}
+	if s.vip == node {
+		s.vip = "ctl2"
+	}
+	if s.onFault != nil {
+		s.onFault()
+	}
+	return nil
+}
+
+func (s *site) heal(what, node string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.log = append(s.log, what+" "+node)
+	if !s.silent {
+		s.back = time.Now().Add(s.rejoin)
+	}
+	return nil
+}
+
+func (s *site) Off(_ context.Context, node string) error { return s.hurt("off", node) }
+func (s *site) Cut(_ context.Context, node string) error { return s.hurt("cut", node) }
+func (s *site) On(ctx context.Context, node string) error {
+	return errors.Join(ctx.Err(), s.heal("on", node))
+}
+func (s *site) Signal(ctx context.Context, node, unit string, signal int) error {
+	if signal == 18 {
+		return errors.Join(ctx.Err(), s.heal("cont", node))
+	}
+	what := fmt.Sprintf("signal %d %s", signal, unit)
+	if err := s.hurt(what, node); err != nil || signal != 9 {
+		return err
+	}
+	return s.heal("systemd starts "+unit+" on", node)
+}
+
+func (s *site) Open(context.Context, *Ledger) ([]Probe, error) {
+	send := func(context.Context, int) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if time.Now().Before(s.deaf) {
+			return errors.New("refused")
+		}
+		return nil
+	}
+	return []Probe{
+		{Name: ProbeTCP, Every: 10 * ms, Timeout: time.Second, Late: 100 * ms, Send: send},
+		{Name: ProbeAPI, Every: 50 * ms, Timeout: time.Second, Late: 100 * ms, Send: send},
+	}, nil
+}
+func (s *site) Locate(_ context.Context, t Target) (string, error) {
+	return map[Target]string{Writer: "ctl1", QueueLeader: "ctl3"}[t], nil
+}
+func (s *site) Verify(context.Context) (Acks, error) { return s.acks, s.verify }
+func (s *site) Close(ctx context.Context) error {
+	s.log = append(s.log, "close")
+	return ctx.Err()
+}
+
+func drillNamed(t *testing.T, name string) Drill {
+	t.Helper()
+	all := Catalogue(testCluster(), []service.Service{faulty("keystone"), faulty("haproxy"), faulty("absent")})
+	i := slices.IndexFunc(all, func(d Drill) bool { return d.Name == name })
+	if i < 0 {
+		t.Fatalf("no drill %s", name)
+	}
+	return all[i]
+}
+
+// faulty is a service that can be killed and frozen.
+type faulty string
+
+func (f faulty) Name() string { return string(f) }
+func (faulty) Resources(*model.Cluster, secret.Source) ([]plan.Resource, error) {
+	return nil, nil
+}
+func (f faulty) Faults() []service.Fault {
+	return []service.Fault{{Name: "kill", Unit: string(f) + ".service", Signal: 9},
+		{Name: "freeze", Unit: string(f) + ".service", Signal: 19, Heal: 18}}
+}
+
+func runnerFor(t *testing.T, s *site) *Runner {
+	dir := t.TempDir()
+	return &Runner{Cluster: testCluster(), Power: s, Injector: s, Observer: s, Emit: progress.Discard,
+		Workload: func(string) Workload { return s },
+		Ledger:   func(run string) (*Ledger, error) { return NewLedger(filepath.Join(dir, run)) }}
+}
+
+func TestRuns(t *testing.T) {
+	for name, tc := range map[string]struct {
+		drill   string
+		site    *site
+		verdict string
+		reason  string
+		log     []string
+	}{
+		"VIP moves in time": {"vip-holder-power-off", &site{failover: 300 * ms, rejoin: 20 * time.Second}, Pass, "",
+			[]string{"cut ctl1", "on ctl1", "close"}},
+		"VIP moves too slowly": {"vip-holder-power-off", &site{failover: 3 * time.Second}, Fail, "vip-tcp: outage of",
+			[]string{"cut ctl1", "on ctl1", "close"}},
+		"writer":         {"db-writer-power-off", &site{failover: 100 * ms}, Pass, "", []string{"cut ctl1", "on ctl1", "close"}},
+		"queue leader":   {"rabbitmq-node-power-off", &site{}, Pass, "", []string{"cut ctl3", "on ctl3", "close"}},
+		"a row is lost":  {"db-writer-power-off", &site{acks: Acks{Written: 7, Lost: 1}}, Fail, "1 acknowledged writes of 7 are lost", nil},
+		"cannot verify":  {"db-writer-power-off", &site{verify: errors.New("no route")}, Fail, "could not be verified: no route", nil},
+		"never whole":    {"db-writer-power-off", &site{silent: true}, Fail, "not whole again", nil},
+		"kill unnoticed": {"kill-keystone", &site{vip: "ctl3", rejoin: time.Second}, Pass, "", nil},
+		"kill noticed":   {"kill-keystone", &site{vip: "ctl3", failover: 60 * ms}, Fail, "none is allowed (refused)", nil},
+		"freeze":         {"freeze-haproxy", &site{vip: "ctl3"}, Pass, "", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := tc.site
+			if s.vip == "" {
+				s.vip = "ctl1"
+			}
+			r := runnerFor(t, s)
+			d := drillNamed(t, tc.drill)
+			synctest.Test(t, func(t *testing.T) {
+				rep, err := r.Run(t.Context(), d, 42)
+				if err != nil {
+					t.Fatal(err)
+				}
+				reasons := strings.Join(rep.Reasons, "; ")
+				if rep.Verdict != tc.verdict || !strings.Contains(reasons, tc.reason) {
+					t.Errorf("%s: %s; want %s %q", rep.Verdict, reasons, tc.verdict, tc.reason)
+				}
+				if tc.log != nil && !slices.Equal(s.log, tc.log) {
+					t.Errorf("did %q, want %q", s.log, tc.log)
+				}
+				if d.Target == NotVIPHolder && rep.Node == s.vip {
+					t.Errorf("struck the holder of the VIP")
+				}
+			})
+		})
+	}
+}
+
+func TestRunMeasures(t *testing.T) {
+	s := &site{vip: "ctl1", failover: 300 * ms, rejoin: 20 * time.Second, acks: Acks{Written: 9}}
+	r := runnerFor(t, s)
+	synctest.Test(t, func(t *testing.T) {
+		rep, err := r.Run(t.Context(), drillNamed(t, "vip-holder-power-off"), 7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tcp := rep.Probes[0]
+		if tcp.Longest < 290 || tcp.Longest > 300 || tcp.Total != tcp.Longest || tcp.Failed != 30 {
+			t.Errorf("%+v, want an outage of 300 ms", tcp)
+		}
+		if rep.HealedAfter < 8000 || rep.HealedAfter > 9000 || rep.RedundantAfter < rep.HealedAfter+20000 || rep.RedundantAfter > rep.HealedAfter+21500 {
+			t.Errorf("healed after %d ms, redundant after %d ms", rep.HealedAfter, rep.RedundantAfter)
+		}
+		if rep.Reproduce != "nines drill run vip-holder-power-off --seed 7" || rep.Acks.Written != 9 {
+			t.Errorf("%+v", rep)
+		}
+	})
+}
+
+// The same seed strikes at the same moment and the same node.
+func TestSeedIsHonoured(t *testing.T) {
+	strike := func(seed uint64) (at time.Duration, node string) {
+		s := &site{vip: "ctl3"}
+		r := runnerFor(t, s)
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			s.onFault = func() { at = time.Since(start) }
+			rep, err := r.Run(t.Context(), drillNamed(t, "kill-keystone"), seed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			node = rep.Node
+		})
+		return at, node
+	}
+	moments := map[time.Duration]bool{}
+	for seed := range uint64(5) {
+		at, node := strike(seed)
+		if again, other := strike(seed); again != at || other != node {
+			t.Errorf("seed %d: %s on %s, then %s on %s", seed, at, node, again, other)
+		}
+		moments[at] = true
+	}
+	if len(moments) < 4 {
+		t.Errorf("5 seeds strike at %d moments", len(moments))
+	}
+}
+
+func TestInterruptedRunHeals(t *testing.T) {
+	for name, healed := range map[string]string{"freeze-keystone": "cont", "db-writer-power-off": "on ctl1"} {
+		t.Run(name, func(t *testing.T) {
+			s := &site{vip: "ctl1"}
+			r := runnerFor(t, s)
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				s.onFault = func() { time.AfterFunc(time.Second, cancel) }
+				_, err := r.Run(ctx, drillNamed(t, name), 1)
+				if !errors.Is(err, context.Canceled) {
+					t.Fatalf("error %v", err)
+				}
+				if log := strings.Join(s.log, ", "); !strings.Contains(log, healed) || !strings.HasSuffix(log, "close") {
+					t.Errorf("did %s", log)
+				}
+			})
+		})
+	}
+}
+
+func TestGateRefuses(t *testing.T) {
+	s := &site{vip: "ctl1", away: "ctl2"}
+	r := runnerFor(t, s)
+	synctest.Test(t, func(t *testing.T) {
+		_, err := r.Run(t.Context(), drillNamed(t, "kill-keystone"), 1)
+		var refused *NotWholeError
+		if !errors.As(err, &refused) || !strings.Contains(err.Error(), "ctl2 does not answer") || len(s.log) > 0 {
+			t.Fatalf("error %v, did %q", err, s.log)
+		}
+	})
+}
+
+func TestGate(t *testing.T) {
+	c := testCluster()
+	whole := func() Snapshot {
+		s := Snapshot{VIPHolders: []string{"ctl1"}, Leader: "ctl1", Nodes: map[string]map[string]service.Observation{}}
+		for _, n := range c.Nodes {
+			s.Nodes[n.Name] = map[string]service.Observation{"galera": {Serving: true}}
+		}
+		return s
+	}
+	for name, tc := range map[string]struct {
+		change func(*Snapshot)
+		want   string
+	}{
+		"whole":           {func(*Snapshot) {}, ""},
+		"a notice":        {func(s *Snapshot) { s.Conditions = []health.Condition{{Code: "n", Severity: health.Notice}} }, ""},
+		"a warning":       {func(s *Snapshot) { s.Conditions = []health.Condition{{Code: "w", Severity: health.Warning}} }, "w: "},
+		"two holders":     {func(s *Snapshot) { s.VIPHolders = []string{"ctl1", "ctl2"} }, "more than one"},
+		"no holder":       {func(s *Snapshot) { s.VIPHolders = nil }, "nobody holds"},
+		"no leader":       {func(s *Snapshot) { s.Leader = "" }, "no agent leads"},
+		"a node is away":  {func(s *Snapshot) { delete(s.Nodes, "ctl3") }, "ctl3 does not answer"},
+		"one not serving": {func(s *Snapshot) { s.Nodes["ctl2"]["galera"] = service.Observation{Reason: "Joining"} }, "galera on ctl2 does not serve: Joining"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := whole()
+			tc.change(&s)
+			why := strings.Join(Gate(c, s), "; ")
+			if (why == "") != (tc.want == "") || !strings.Contains(why, tc.want) {
+				t.Errorf("%q, want %q", why, tc.want)
+			}
+		})
+	}
+}
+
+func TestCatalogueNames(t *testing.T) {
+	var names []string
+	for _, d := range Catalogue(testCluster(), []service.Service{faulty("keystone"), faulty("haproxy"), faulty("absent")}) {
+		names = append(names, d.Name)
+	}
+	want := []string{"vip-holder-power-off", "db-writer-power-off", "rabbitmq-node-power-off",
+		"kill-keystone", "freeze-keystone", "kill-haproxy", "freeze-haproxy"}
+	if !slices.Equal(names, want) {
+		t.Errorf("%q", names)
+	}
+}
