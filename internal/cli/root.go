@@ -11,6 +11,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -32,10 +33,12 @@ type group struct {
 func commands() []group {
 	return []group{
 		{"describe", "Describe a cluster:", []func(*globals) *cobra.Command{
-			newInitCommand, newSchemaCommand, newRenderCommand}},
+			newInitCommand, newSchemaCommand, newRenderCommand, newCheckCommand}},
 		{"operate", "Deploy and run it:", []func(*globals) *cobra.Command{
 			newPlanCommand, newApplyCommand, newStatusCommand, newUpgradeCommand}},
-		{"", "", []func(*globals) *cobra.Command{newAgentCommand, newVersionCommand}},
+		{"prove", "Try it and prove it:", []func(*globals) *cobra.Command{
+			func(g *globals) *cobra.Command { return newLabCommand(g.deployLab) }}},
+		{"", "", []func(*globals) *cobra.Command{newAgentCommand, newMeasureCommand, newVersionCommand}},
 	}
 }
 
@@ -137,7 +140,6 @@ healthy; drill: failed verdict), 64 wrong usage, 130 interrupted.`,
 		SilenceErrors:    true,
 		SilenceUsage:     true,
 		TraverseChildren: true,
-		Args:             cobra.NoArgs,
 	}
 	root.SetVersionTemplate("nines {{.Version}}\n")
 	root.SetOut(g.out)
@@ -158,7 +160,30 @@ healthy; drill: failed verdict), 64 wrong usage, 130 interrupted.`,
 			root.AddCommand(cmd)
 		}
 	}
+	withoutCommand(root)
 	return root
+}
+
+// withoutCommand makes a command that only has subcommands say which there are, and
+// refuse a word that is none of them instead of taking it for a question.
+func withoutCommand(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		withoutCommand(sub)
+	}
+	if cmd.Runnable() || !cmd.HasSubCommands() {
+		return
+	}
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		err := fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
+		if close := cmd.SuggestionsFor(args[0]); len(close) > 0 {
+			err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(close, " or "))
+		}
+		return &usageError{err, cmd.CommandPath() + " --help"}
+	}
 }
 
 // prepare sets up logging once the flags are known.

@@ -129,7 +129,12 @@ func (p *decoder) null(n ast.Node, dst reflect.Value, where place) {
 		}
 		return
 	}
-	p.report(p.key(where.path), leaf(where.path)+" has no value", "write "+describe(dst.Type(), where)+", or leave the key out")
+	p.bad[where.path] = true
+	right := "write " + describe(dst.Type(), where)
+	if !fields[where.pattern].required {
+		right += ", or leave the key out"
+	}
+	p.report(p.key(where.path), leaf(where.path)+" has no value", right)
 }
 
 // entries returns the keys and values of a mapping, each key once.
@@ -226,6 +231,7 @@ func (p *decoder) mapping(n ast.Node, dst reflect.Value, where place) {
 func (p *decoder) list(n ast.Node, dst reflect.Value, where place) {
 	seq, ok := n.(*ast.SequenceNode)
 	if !ok {
+		p.bad[where.path] = true
 		p.report(at(n), fmt.Sprintf("%s is %s", subject(where), kind(n)), "a list: [a, b], or lines that begin with `- `")
 		return
 	}
@@ -307,7 +313,7 @@ func setText(dst reflect.Value, text string, f field) (problem, right string) {
 	case len(f.enum) > 0 && !slices.Contains(f.enum, text):
 		return fmt.Sprintf("%q is unknown", text), oneOf(text, f.enum)
 	case f.pattern != "" && !matches(f.pattern, text):
-		return fmt.Sprintf("%q is not %s", text, f.means), f.means
+		return fmt.Sprintf("%q does not fit", text), f.means
 	case strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\uFFFD' }):
 		return "the text holds a control character", "printable characters on one line"
 	}

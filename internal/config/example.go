@@ -92,7 +92,7 @@ func writeSection(b *strings.Builder, t reflect.Type, path, indent string) {
 		} else if f := fields[sub]; f.fallback != "" {
 			writeDefault(b, indent+"  ", m.key, f, f.fallback)
 		} else {
-			writeComment(b, indent+"  ", f.doc+" No default.")
+			writeComment(b, indent+"  ", m.key+": "+f.doc)
 		}
 	}
 }

@@ -2,8 +2,10 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"nines/internal/model"
@@ -129,7 +131,9 @@ func lack(h model.Hardware, role model.Role) []string {
 	return out
 }
 
-func gigabytes(n uint64) string { return fmt.Sprintf("%.4g GB", float64(n)/model.GB) }
+func gigabytes(n uint64) string {
+	return strconv.FormatFloat(math.Round(float64(n)/model.GB*10)/10, 'f', -1, 64) + " GB"
+}
 
 // subnet is a network's subnet and how it is known.
 type subnet struct {

@@ -91,7 +91,7 @@ func (p *decoder) nodeName(name, path string, seen map[string]string) {
 }
 
 func (p *decoder) roles(n model.Node, path string) {
-	if p.given(path+".roles") && len(n.Roles) == 0 {
+	if p.given(path+".roles") && len(n.Roles) == 0 && !p.bad[path+".roles"] {
 		p.report(p.value(path+".roles"), fmt.Sprintf("%s has no role", n.Name), "one or more of "+strings.Join(words(model.Roles), ", "))
 	}
 	for i, r := range n.Roles {
@@ -141,10 +141,10 @@ func broadcast(subnet netip.Prefix) netip.Addr {
 }
 
 func (p *decoder) controllers() {
-	if !p.given("nodes") {
+	c, n := p.cluster, len(p.cluster.Controllers())
+	if !p.given("nodes") || !p.rolesKnown() {
 		return
 	}
-	c, n := p.cluster, len(p.cluster.Controllers())
 	at := p.key("nodes")
 	switch {
 	case n == 0:
@@ -153,8 +153,33 @@ func (p *decoder) controllers() {
 		p.report(at, "one controller alone survives no failure", "three controllers: two of them still agree when one is gone")
 	case n%2 == 0 && !c.AcceptEvenControllers:
 		p.report(at, fmt.Sprintf("%d controllers survive %s, no more than %d would", n, failures(n), n-1),
-			fmt.Sprintf("%d or %d controllers; or acknowledge it with accept_even_controllers: true", n-1, n+1))
+			fmt.Sprintf("%s controllers; or acknowledge it with accept_even_controllers: true", odd(n)))
 	}
+}
+
+// rolesKnown reports whether every node's roles could be read: who is a controller
+// is not to be judged before.
+func (p *decoder) rolesKnown() bool {
+	for i := range p.cluster.Nodes {
+		path := fmt.Sprintf("nodes[%d].roles", i)
+		if !p.given(path) || p.bad[path] {
+			return false
+		}
+		for j := range p.cluster.Nodes[i].Roles {
+			if p.bad[fmt.Sprintf("%s[%d]", path, j)] {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// odd names the odd numbers beside an even one that survive a failure.
+func odd(n int) string {
+	if n == 2 {
+		return "3"
+	}
+	return fmt.Sprintf("%d or %d", n-1, n+1)
 }
 
 func failures(n int) string {
@@ -200,7 +225,7 @@ func (p *decoder) vip() {
 	}
 	for i, n := range c.Nodes {
 		path := fmt.Sprintf("nodes[%d].addresses", i)
-		if _, ok := n.Addresses[v.Network]; !ok && n.Has(model.RoleController) && p.given(path) && !p.given(path+"."+string(v.Network)) {
+		if _, ok := n.Addresses[v.Network]; !ok && v.Network != model.Management && n.Has(model.RoleController) && p.given(path) && !p.given(path+"."+string(v.Network)) {
 			p.report(p.key(path), fmt.Sprintf("the controller %s has no address on %s, where the VIP lives", n.Name, v.Network), fmt.Sprintf("%s: ADDRESS", v.Network))
 		}
 	}
@@ -230,7 +255,7 @@ var requires = map[string][]string{
 
 func (p *decoder) services() {
 	c := p.cluster
-	if p.given("services") && len(c.Services) == 0 {
+	if p.given("services") && len(c.Services) == 0 && !p.bad["services"] {
 		p.report(p.value("services"), "the cluster runs nothing", "name its services, or leave the key out to run all of the core")
 	}
 	for i, s := range c.Services {
@@ -244,7 +269,7 @@ func (p *decoder) services() {
 				p.report(at, fmt.Sprintf("%s cannot work without %s", s, need), "add "+need+" to services")
 			}
 		}
-		if s != "" && s != "base" && len(c.Nodes) > 0 && len(c.Controllers()) == 0 {
+		if p.given("services") && s != "" && s != "base" && p.given("nodes") && p.rolesKnown() && len(c.Controllers()) == 0 {
 			p.report(at, fmt.Sprintf("no node runs %s", s), "give nodes the role controller")
 		}
 	}

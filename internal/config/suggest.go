@@ -23,6 +23,9 @@ func oneOf(word string, words []string) string {
 	if s := suggest(word, words); s != "" {
 		return "did you mean " + s + "?"
 	}
+	if len(words) == 1 {
+		return words[0]
+	}
 	return "one of " + strings.Join(words, ", ")
 }
 
