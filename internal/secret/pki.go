@@ -225,15 +225,16 @@ func (ca *CA) Stale(have Pair, want Request, now time.Time) string {
 	return ""
 }
 
-// StaleOperator is Stale for an operator's certificate.
-func (ca *CA) StaleOperator(have Pair, name string, now time.Time) string {
+// StaleOperator is Stale for an operator's certificate, whatever the operator's name.
+func (ca *CA) StaleOperator(have Pair, now time.Time) string {
 	if len(have.Cert) == 0 || len(have.Key) == 0 {
 		return "missing"
 	}
-	_, reason := ca.staleLeaf(have, RoleOperator, name, now)
+	_, reason := ca.staleLeaf(have, RoleOperator, "", now)
 	return reason
 }
 
+// staleLeaf judges what node and operator have in common. An empty name stands for any.
 func (ca *CA) staleLeaf(have Pair, role Role, name string, now time.Time) (*x509.Certificate, string) {
 	both, err := tls.X509KeyPair(have.Cert, have.Key)
 	if err != nil {
@@ -243,7 +244,7 @@ func (ca *CA) staleLeaf(have Pair, role Role, name string, now time.Time) (*x509
 	if leaf.CheckSignatureFrom(ca.cert) != nil {
 		return nil, "issued by another authority"
 	}
-	if r, n := PeerRole(leaf); r != role || n != name {
+	if r, n := PeerRole(leaf); r != role || (name != "" && n != name) {
 		return nil, "issued for another name"
 	}
 	if now.Before(leaf.NotBefore) {

@@ -162,10 +162,10 @@ func TestStale(t *testing.T) {
 			}
 		})
 	}
-	if got := ca.StaleOperator(operator, "ctl1", now); got != "" {
+	if got := ca.StaleOperator(operator, now); got != "" {
 		t.Error(got)
 	}
-	if got := ca.StaleOperator(good, "ctl1", now); got == "" {
+	if got := ca.StaleOperator(good, now); got == "" {
 		t.Error("a node's certificate passed as an operator's")
 	}
 }
