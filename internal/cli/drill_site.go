@@ -1,0 +1,82 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"nines/internal/app"
+	"nines/internal/config"
+	"nines/internal/drill"
+	"nines/internal/lab"
+	"nines/internal/progress"
+)
+
+// clusterDrills is the real drillSite: the cluster the command line means.
+type clusterDrills struct {
+	g       *globals
+	session *app.Session
+}
+
+// drillsHere is newDrillCommand's site for real clusters and labs.
+func (g *globals) drillsHere() (drillSite, error) { return &clusterDrills{g: g}, nil }
+
+// Drills implements drillSite.
+func (s *clusterDrills) Drills() ([]drill.Drill, error) {
+	file, err := s.g.clusterFile()
+	if err != nil {
+		return nil, err
+	}
+	c, err := config.Load(file)
+	if err != nil {
+		return nil, err
+	}
+	return drill.Catalogue(c, app.Services()), nil
+}
+
+// Open implements drillSite.
+func (s *clusterDrills) Open() (err error) {
+	s.session, err = s.g.open()
+	return err
+}
+
+// Close implements drillSite.
+func (s *clusterDrills) Close() { s.session.Close() }
+
+// Run implements drillSite.
+func (s *clusterDrills) Run(ctx context.Context, d drill.Drill, seed uint64, emit progress.Emit) (drill.Report, error) {
+	session := s.session
+	client, err := session.Agents()
+	if err != nil {
+		return drill.Report{}, err
+	}
+	ca, err := os.ReadFile(session.Path("ca.pem"))
+	if err != nil {
+		return drill.Report{}, fmt.Errorf("the cluster's certificate authority: %w", err)
+	}
+	agents := drill.Agents{Client: client, Cluster: session.Cluster}
+	folder := drill.Folder{Dir: session.Path("drills")}
+	r := drill.Runner{
+		Cluster: session.Cluster, Injector: agents, Observer: agents, Emit: emit,
+		Workload: func(run string) drill.Workload {
+			return &drill.Network{Cluster: session.Cluster, CA: ca, Credentials: agents, Run: run}
+		},
+		Ledger: folder.Ledger, Evidence: folder.Samples,
+		Versions: map[string]string{"nines": Version(), "release": string(session.Cluster.Release)},
+	}
+	if l, ok := labOf(session.File); ok {
+		r.Power, r.Environment = labPower{l}, "lab"
+	}
+	report, err := r.Run(ctx, d, seed)
+	if err != nil {
+		return report, err
+	}
+	return report, folder.Report(report)
+}
+
+// labPower is the power button of a lab's machines.
+type labPower struct{ lab *lab.Lab }
+
+func (p labPower) Off(ctx context.Context, node string) error { return p.lab.PowerOff(ctx, node) }
+func (p labPower) Cut(ctx context.Context, node string) error { return p.lab.PowerCut(ctx, node) }
+func (p labPower) On(ctx context.Context, node string) error  { return p.lab.PowerOn(ctx, node) }
