@@ -105,20 +105,20 @@ func (l *Linux) install(ctx context.Context, names []string) (err error) {
 	}
 	defer func() { err = errors.Join(err, release()) }()
 
-	var extra []string
+	repair := false
 	if unfinished {
 		l.log.Info("finishing a package installation that was interrupted")
 		if _, err := l.Run(ctx, Cmd{Args: append([]string{"dpkg", "--configure", "-a"}, dpkgKeep...), Env: aptEnv}); err != nil {
-			extra = []string{"--fix-broken"} // missing dependencies: apt-get brings them
+			repair = true // most likely dependencies are missing: apt-get brings them
 		}
 		if missing, _, err = l.missing(names); err != nil {
 			return err
 		}
 	}
-	if len(missing) == 0 && len(extra) == 0 {
+	if len(missing) == 0 && !repair {
 		return nil
 	}
-	return l.aptInstall(ctx, missing, extra)
+	return l.aptInstall(ctx, missing, repair)
 }
 
 // missing returns which of names are not installed, and whether dpkg was interrupted.
@@ -169,32 +169,46 @@ type aptFailure struct {
 func (e *aptFailure) Error() string { return e.err.Error() }
 func (e *aptFailure) Unwrap() error { return e.err }
 
-func (l *Linux) aptInstall(ctx context.Context, names, extra []string) error {
+// aptInstall installs names, with fresh lists of what there is. repair: first complete what
+// dpkg could not configure for lack of dependencies.
+func (l *Linux) aptInstall(ctx context.Context, names []string, repair bool) error {
 	fresh := l.listsFresh()
 	var updateErr error
 	if !fresh {
 		updateErr = l.aptUpdate(ctx)
 	}
-	install := append(append([]string{"install"}, extra...), names...)
-	err := l.aptGet(ctx, install...)
+	err := l.aptTry(ctx, names, repair)
 	if err != nil && fresh && ctx.Err() == nil {
 		// Unknown package or a version that is gone: the lists may be older than the source.
 		if reason := classify(err); reason == PackageNotFound || reason == SourceInvalid {
 			if updateErr = l.aptUpdate(ctx); updateErr == nil {
-				err = l.aptGet(ctx, install...)
+				err = l.aptTry(ctx, names, repair)
 			}
 		}
 	}
-	if err != nil && ctx.Err() == nil {
-		if updateErr != nil && classify(err) == PackageNotFound {
-			err = updateErr // the package is unknown because its source could not be read
-		}
+	switch {
+	case ctx.Err() != nil:
+		return err
+	case err != nil && updateErr != nil && classify(err) == PackageNotFound:
+		return packageError(names, updateErr) // the package is unknown because its source could not be read
+	case err != nil:
 		return packageError(names, err)
-	}
-	if err == nil && updateErr != nil {
+	case updateErr != nil:
 		l.log.Warn("a package source cannot be read; the packages came from the others", "err", packageError(names, updateErr))
 	}
-	return err
+	return nil
+}
+
+func (l *Linux) aptTry(ctx context.Context, names []string, repair bool) error {
+	if repair {
+		if err := l.aptGet(ctx, "--fix-broken", "--no-remove", "install"); err != nil {
+			return err
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return l.aptGet(ctx, append([]string{"install"}, names...)...)
 }
 
 // listsMaxAge is how old the package lists may be before they are fetched again: old lists name
