@@ -34,11 +34,11 @@ func (w *lines) emit(e progress.Event) {
 		return
 	}
 	delete(w.said, e.ID)
-	detail := t.Detail
-	if t.State == progress.Done {
-		detail = strings.TrimSpace(detail + " (" + duration(t.took(now)) + ")")
+	title := t.Title
+	if t.State != progress.Skipped {
+		title += " (" + duration(t.took(now)) + ")"
 	}
-	w.write(now, string(t.State), t.Title, detail)
+	w.write(now, string(t.State), title, t.Detail)
 }
 
 func (w *lines) print(word, title, detail string) {

@@ -87,6 +87,13 @@ func (s *screen) flush() tea.Cmd {
 	for _, t := range s.board.take() {
 		text = append(text, s.finished(t))
 	}
+	if s.over != nil {
+		// The failures last, where the eye is, and in the scroll-back: there
+		// may be more of them than the terminal has lines.
+		for _, t := range s.board.look().failed {
+			text = append(text, s.finished(t))
+		}
+	}
 	if len(text) == 0 {
 		return nil
 	}
@@ -96,14 +103,15 @@ func (s *screen) flush() tea.Cmd {
 func (s *screen) View() string {
 	now, l := time.Now(), s.board.look()
 	var b strings.Builder
-	for _, t := range l.failed {
+	if s.over != nil {
+		return s.summary(l, now) + "\n"
+	}
+	const linesOfFailure = 2
+	failed := l.failed[max(0, len(l.failed)-s.height/(2*linesOfFailure)):]
+	for _, t := range failed {
 		b.WriteString(s.finished(t) + "\n")
 	}
-	if s.over != nil {
-		b.WriteString(s.summary(l, now) + "\n")
-		return b.String()
-	}
-	room := max(s.height-len(l.failed)-3, fewestLines)
+	room := max(s.height-len(failed)*linesOfFailure-4, fewestLines)
 	for i, t := range l.running {
 		if i == room {
 			fmt.Fprintf(&b, "    %s\n", s.style.dim.Render(fmt.Sprintf("and %d more", len(l.running)-room)))
