@@ -7,11 +7,17 @@ import (
 	"nines/internal/store/storetest"
 )
 
-func TestConformanceOneMember(t *testing.T)    { conform(t, 1) }
-func TestConformanceThreeMembers(t *testing.T) { conform(t, 3) }
+func TestConformanceOneMember(t *testing.T) {
+	noLeaks(t)
+	conform(t, 1)
+}
+
+func TestConformanceThreeMembers(t *testing.T) {
+	t.Parallel()
+	conform(t, 3)
+}
 
 func conform(t *testing.T, members int) {
-	noLeaks(t)
 	a := newAuthority(t)
 	cfgs := configs(t, a, members)
 	startAll(t, cfgs)

@@ -40,7 +40,7 @@ type ServerConfig struct {
 	// CAFile, CertFile and KeyFile (PEM) authenticate this node to members and clients and
 	// these to it. They are read anew for every connection: no restart when they are renewed.
 	CAFile, CertFile, KeyFile string
-	Log                       *slog.Logger
+	Log                       *slog.Logger `json:"-"`
 }
 
 // Server is a running member.
@@ -53,7 +53,8 @@ type Server struct {
 
 // StartServer starts the member and returns as soon as it listens: it does not wait
 // for the others (Ready tells). Fails with ErrLostState or ErrForeign rather than
-// joining with a wrong history.
+// joining with a wrong history. After an error the process is expected to end: etcd
+// leaves files and ports open.
 func StartServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("start etcd: %w", err)

@@ -27,10 +27,12 @@ type slogCore struct {
 	handler slog.Handler
 }
 
-// routine is what etcd warns of at each start although it is so by design.
+// routine is what etcd warns of although nobody needs to know.
 var routine = []string{
 	// One port for gRPC and /health: a slow large answer may delay others. Ours are small.
 	"Running http and grpc server on single port. This is not recommended for production.",
+	// Once per start, election and half second without a leader: HasQuorum says it better.
+	"waiting for ReadIndex response took too long, retrying",
 }
 
 func slogLevel(l zapcore.Level) slog.Level {
