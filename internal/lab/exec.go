@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,7 +59,7 @@ func (l *Lab) Exec(args []string, host bool) error {
 	if err := requireRoot(); err != nil {
 		return err
 	}
-	environment, err := l.clientEnvironment()
+	environment, err := l.clientEnvironment(host)
 	if err != nil {
 		return err
 	}
@@ -70,6 +71,11 @@ func (l *Lab) Exec(args []string, host bool) error {
 	if !host {
 		if err := l.enterImage(); err != nil {
 			return fmt.Errorf("files of the image: %w", err)
+		}
+	}
+	if !host { // LookPath goes by this process's own variable
+		if err := os.Setenv("PATH", programPath); err != nil {
+			return err
 		}
 	}
 	path, err := exec.LookPath(args[0])
@@ -159,34 +165,46 @@ func (l *Lab) hosts() string {
 	return lines
 }
 
-// clientEnvironment is this process's environment, with OpenStack's variables
-// pointing at the lab's clouds.yaml if there is one.
-func (l *Lab) clientEnvironment() ([]string, error) {
-	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return strings.HasPrefix(v, enterMark+"=") || strings.HasPrefix(v, "OS_") || strings.HasPrefix(v, "PATH=")
-	})
-	env = append(env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-	if err := os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"); err != nil {
-		return nil, err
+const programPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// clientEnvironment is the environment of a client program: with OpenStack's
+// variables pointing at the lab's clouds.yaml if there is one, and never at
+// another cloud. The image's programs get nothing that is about the host's files.
+func (l *Lab) clientEnvironment(host bool) ([]string, error) {
+	env := os.Environ()
+	if !host {
+		env = slices.DeleteFunc(env, func(v string) bool { return !portable(v) })
+		env = append(env, "PATH="+programPath)
 	}
-	for _, path := range []string{filepath.Join(l.Dir(), "clouds.yaml"), filepath.Join(l.Dir(), ".nines", "clouds.yaml")} {
-		raw, err := os.ReadFile(path)
-		if err != nil {
-			continue
+	env = slices.DeleteFunc(env, func(v string) bool {
+		return strings.HasPrefix(v, enterMark+"=") || strings.HasPrefix(v, "OS_")
+	})
+	path := filepath.Join(l.Dir(), "clouds.yaml")
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return env, nil
+	}
+	var clouds struct {
+		Clouds map[string]any `yaml:"clouds"`
+	}
+	if err == nil {
+		err = yaml.Unmarshal(raw, &clouds)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	env = append(env, "OS_CLIENT_CONFIG_FILE="+path)
+	if len(clouds.Clouds) == 1 {
+		for name := range clouds.Clouds {
+			env = append(env, "OS_CLOUD="+name)
 		}
-		env = append(env, "OS_CLIENT_CONFIG_FILE="+path)
-		var clouds struct {
-			Clouds map[string]any `yaml:"clouds"`
-		}
-		if err := yaml.Unmarshal(raw, &clouds); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		if len(clouds.Clouds) == 1 {
-			for name := range clouds.Clouds {
-				env = append(env, "OS_CLOUD="+name)
-			}
-		}
-		break
 	}
 	return env, nil
+}
+
+// portable reports whether a variable means the same in the image as on the host.
+func portable(variable string) bool {
+	name, _, _ := strings.Cut(variable, "=")
+	return strings.HasPrefix(name, "LC_") ||
+		slices.Contains([]string{"TERM", "COLORTERM", "LANG", "HOME", "USER", "LOGNAME", "TZ", "COLUMNS", "LINES"}, name)
 }

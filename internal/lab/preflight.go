@@ -53,11 +53,9 @@ func preflight(ctx context.Context, o Options, p profile, spec imageSpec, emit p
 	start := time.Now()
 	event := progress.Event{ID: "preflight", Title: "this host", State: progress.Running}
 	emit(event)
-	err := errors.Join()
+	var err error
 	for _, check := range []func() error{
-		requireRoot,
-		requireMounts,
-		requireLoop,
+		Supported,
 		func() error { return requireMemory(o.Name, p) },
 		func() error { return requireDisk(o.Name, p, spec) },
 		func() error {
@@ -74,6 +72,17 @@ func preflight(ctx context.Context, o Options, p profile, spec imageSpec, emit p
 	}
 	emit(event)
 	return err
+}
+
+// Supported reports, as a *CannotRunError, what about this host itself (its
+// permissions, its kernel) keeps labs from running on it.
+func Supported() error {
+	for _, check := range []func() error{requireRoot, requireMounts, requireLoop} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func requireRoot() error {
