@@ -157,8 +157,11 @@ func summary(r Resource, st Status) string {
 		return verb + " " + r.File.Path
 	case r.Unit != nil:
 		change := st.Change
-		if change == "" {
+		switch change {
+		case "":
 			change = "start"
+		case "wait": // it runs as it should and does not serve yet
+			change = "wait for"
 		}
 		return change + " " + r.Unit.Name
 	default:

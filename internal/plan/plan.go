@@ -17,7 +17,8 @@ const (
 type Status struct {
 	State  State  `json:"state"`
 	Reason string `json:"reason,omitempty"` // one line, no secrets: "mode 644, want 600"
-	// Change says, for a unit, what its op will do: "start", "restart", "reload", "enable", "stop".
+	// Change says, for a unit, what its op will do: "start", "restart", "reload", "enable", "disable", "stop",
+	// or "wait" when it runs as it should and is not ready yet.
 	Change string `json:"change,omitempty"`
 }
 
