@@ -176,7 +176,10 @@ func (s *Service) accounts(c *model.Cluster, secrets secret.Source) ([]account, 
 // every agent computes the same.
 func passwordHash(name, password string) string {
 	seed := sha256.Sum256([]byte(name + "\x00" + password))
-	salt := seed[:4]
+	return saltedHash(seed[:4], password)
+}
+
+func saltedHash(salt []byte, password string) string {
 	sum := sha256.Sum256(append(slices.Clone(salt), password...))
 	return base64.StdEncoding.EncodeToString(append(slices.Clone(salt), sum[:]...))
 }
