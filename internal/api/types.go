@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"nines/internal/converge"
+	"nines/internal/etcd"
 	"nines/internal/health"
 	"nines/internal/model"
 	"nines/internal/plan"
@@ -69,14 +70,6 @@ type NodeStatus struct {
 	Report *NodeReport `json:"report,omitempty"`
 }
 
-// StoreMember is one member of etcd.
-type StoreMember struct {
-	Name    string `json:"name"`
-	Healthy bool   `json:"healthy"`
-	Leader  bool   `json:"leader"`
-	Bytes   int64  `json:"bytes"` // size of its database
-}
-
 // Status is the cluster.
 type Status struct {
 	Cluster    string             `json:"cluster"`
@@ -85,7 +78,7 @@ type Status struct {
 	Leader     string             `json:"leader"` // node; empty: nobody
 	VIP        string             `json:"vip"`
 	VIPHolders []string           `json:"vip_holders"`
-	Store      []StoreMember      `json:"store"`
+	Store      []etcd.Member      `json:"store"`
 	Nodes      []NodeStatus       `json:"nodes"`
 	Conditions []health.Condition `json:"conditions"`
 	Apply      *ApplySummary      `json:"apply,omitempty"`

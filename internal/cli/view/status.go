@@ -33,15 +33,20 @@ func Status(w io.Writer, s api.Status, now time.Time) {
 	if len(s.Conditions) > 0 {
 		fmt.Fprintln(w)
 	}
-	for _, c := range s.Conditions {
+	Conditions(w, s.Conditions)
+	if a := s.Apply; a != nil {
+		fmt.Fprintf(w, "\nlast apply: %s by %s at %s\n", a.State, a.Who, a.Since.Local().Format(time.DateTime))
+	}
+}
+
+// Conditions shows what is not as it should be, and what to do about it.
+func Conditions(w io.Writer, cs []health.Condition) {
+	for _, c := range cs {
 		where := strings.TrimSpace(c.Node + " " + c.Service)
 		fmt.Fprintf(w, "%-8s  %s  %s: %s\n", strings.ToUpper(string(c.Severity)), c.Code, where, c.Text)
 		if c.Hint != "" && c.Severity != health.Notice {
 			fmt.Fprintf(w, "          -> %s\n", c.Hint)
 		}
-	}
-	if a := s.Apply; a != nil {
-		fmt.Fprintf(w, "\nlast apply: %s by %s at %s\n", a.State, a.Who, a.Since.Local().Format(time.DateTime))
 	}
 }
 

@@ -1,0 +1,68 @@
+package agent
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"time"
+
+	"nines/internal/etcd"
+	"nines/internal/model"
+)
+
+// The guard file is looked at by the VIP's engine: its content says whether this
+// node may hold the VIP, its age whether the agent still lives.
+const (
+	guardEvery   = 200 * time.Millisecond
+	guardRefresh = time.Second
+	// guardGrace is how long a starting agent may leave the file of before: shorter than
+	// the time after which the engine takes a stale file for a no (10 s).
+	guardGrace = 8 * time.Second
+)
+
+// joined reports whether the member has joined the others since this process started.
+func joined(m *etcd.Server) bool {
+	select {
+	case <-m.Ready():
+		return true
+	default:
+		return false
+	}
+}
+
+// guardVIP keeps model.PathVIPFile true. Before etcd has come up it says nothing: after
+// an agent's restart the file of before counts until it is stale.
+func (a *Agent) guardVIP(ctx context.Context) {
+	tick := time.NewTicker(guardEvery)
+	defer tick.Stop()
+	var last string
+	var written time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		member := a.member.Load()
+		if a.Guard == nil || member == nil || (!joined(member) && time.Since(a.started) < guardGrace) {
+			continue
+		}
+		quorum, _ := member.HasQuorum()
+		content, reason := a.Guard(quorum, a.watch.all())
+		if content == last && time.Since(written) < guardRefresh {
+			continue
+		}
+		if content != last {
+			a.Log.Info("VIP guard", "content", content, "reason", reason)
+		}
+		if err := os.MkdirAll(filepath.Dir(model.PathVIPFile), 0o755); err != nil {
+			a.Log.Warn("VIP guard", "err", err)
+		}
+		// Written in place: the engine watches this very file.
+		if err := os.WriteFile(model.PathVIPFile, []byte(content+"\n"), 0o644); err != nil {
+			a.Log.Warn("VIP guard", "err", err)
+			continue
+		}
+		last, written = content, time.Now()
+	}
+}

@@ -1,0 +1,138 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"nines/internal/api"
+	"nines/internal/converge"
+	"nines/internal/service"
+	"nines/internal/store"
+)
+
+// campaign stands for leader, leads while the lease is held, and stands again.
+func (a *Agent) campaign(ctx context.Context, s store.Store) {
+	for ctx.Err() == nil {
+		lease, err := s.Campaign(ctx, converge.LeaderLease, a.Config.Node)
+		if err != nil {
+			if ctx.Err() == nil {
+				a.Log.Debug("campaign", "err", err)
+				pause(ctx, 500*time.Millisecond)
+			}
+			continue
+		}
+		a.lead(ctx, s, lease)
+	}
+}
+
+// lead works as the leader until the lease is lost or ctx ends.
+func (a *Agent) lead(ctx context.Context, s store.Store, lease store.Lease) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-lease.Lost():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	l := converge.NewLeader(converge.Options{Store: s, Services: a.Services, Agents: a.peers,
+		Secrets: a.secrets, Fence: lease.Fence(), Log: a.Log})
+	a.Log.Info("leading", "fence", int64(lease.Fence()))
+	if err := l.Resume(ctx); err != nil {
+		a.Log.Warn("cannot tell whether an apply is unfinished", "err", err)
+	}
+	a.leader.Store(&leadership{Leader: l, ctx: ctx})
+	a.rotate(ctx, s, l)
+	<-ctx.Done()
+	a.leader.Store(nil)
+	l.Wait()
+	a.Log.Info("no longer leading")
+	resign, done := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer done()
+	if err := lease.Resign(resign); err != nil {
+		a.Log.Debug("resign", "err", err)
+	}
+}
+
+// leadership is a Leader with the time it may act in.
+type leadership struct {
+	*converge.Leader
+	ctx context.Context
+}
+
+// rotateEvery is how often the leader asks whether a key is due.
+const rotateEvery = time.Minute
+
+// rotate changes keys on schedule. A changed key reaches the nodes by an apply of the
+// spec as it stands, with all its order and checks.
+func (a *Agent) rotate(ctx context.Context, s store.Store, l *converge.Leader) {
+	for ctx.Err() == nil {
+		if err := a.rotateDue(ctx, s, l); err != nil && ctx.Err() == nil {
+			a.Log.Warn("key rotation", "err", err)
+		}
+		pause(ctx, rotateEvery)
+	}
+}
+
+func (a *Agent) rotateDue(ctx context.Context, s store.Store, l *converge.Leader) error {
+	c, err := converge.LastSpec(ctx, s)
+	if errors.Is(err, converge.ErrNoApply) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	record, err := converge.Current(ctx, s)
+	if err != nil || record.State != converge.Converged {
+		return err // one thing at a time: keys wait for an apply that is under way or failed
+	}
+	if _, err := a.secrets.refresh(ctx); err != nil {
+		return err
+	}
+	seen := observationsOf(a.askAll(ctx, c))
+	changed := map[string]string{}
+	for _, svc := range a.Services {
+		r, ok := svc.(service.Rotator)
+		if !ok || !c.Runs(svc.Name()) {
+			continue
+		}
+		values, _, err := r.Rotate(c, a.secrets, seen[svc.Name()], time.Now())
+		if err != nil {
+			return err
+		}
+		for k, v := range values {
+			changed[k] = v
+		}
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	if err := a.secrets.Merge(ctx, changed); err != nil {
+		return err
+	}
+	_, err = l.Apply(ctx, ctx, converge.Request{Spec: c, Who: "key rotation"})
+	return err
+}
+
+// leaderOrRedirect returns the Leader if this agent is it, else where to ask.
+func (a *Agent) leaderOrRedirect(ctx context.Context) (*leadership, error) {
+	if l := a.leader.Load(); l != nil {
+		return l, nil
+	}
+	s, err := a.openedStore()
+	if err != nil {
+		return nil, err
+	}
+	holder, _, err := s.Holder(ctx, converge.LeaderLease)
+	if err != nil || holder == a.Config.Node {
+		return nil, &api.Error{Status: 503, Code: api.CodeNoLeader, Text: "no leader yet", Next: "try again in a few seconds; 'nines status' shows the members of etcd"}
+	}
+	for _, m := range a.Config.Members {
+		if m.Name == holder {
+			return nil, &api.Error{Status: 421, Code: api.CodeNotLeader, Text: holder + " is the leader", Leader: agentAddr(m.Address)}
+		}
+	}
+	return nil, &api.Error{Status: 503, Code: api.CodeNoLeader, Text: "the leader " + holder + " is not a known member"}
+}

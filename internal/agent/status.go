@@ -1,0 +1,235 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"nines/internal/api"
+	"nines/internal/converge"
+	"nines/internal/health"
+	"nines/internal/model"
+	"nines/internal/plan"
+	"nines/internal/service"
+)
+
+func (a *Agent) version(ctx context.Context) api.Version {
+	v := api.Version{Node: a.Config.Node, Version: a.Version, ClusterID: a.Config.ClusterID, Binary: a.binary(), Started: a.started, Store: "ready"}
+	s, err := a.openedStore()
+	if err == nil {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if _, e := s.List(ctx, converge.KeySpec); e != nil {
+			err = e
+		}
+	}
+	if err != nil {
+		v.Store = err.Error()
+	}
+	return v
+}
+
+func (a *Agent) getNode(w http.ResponseWriter, r *http.Request) error {
+	api.WriteJSON(w, a.report(r.Context()))
+	return nil
+}
+
+// report is this node as it is now, with what drifted since the last apply.
+func (a *Agent) report(ctx context.Context) api.NodeReport {
+	rep := api.NodeReport{Version: a.version(ctx), Services: a.watch.all()}
+	if m := a.member.Load(); m != nil {
+		rep.Quorum, _ = m.HasQuorum()
+	}
+	c, err := a.cache.spec()
+	if err != nil {
+		return rep
+	}
+	seen, err := a.executor.Observe(ctx, c, a.secrets)
+	if err != nil {
+		a.Log.Debug("drift", "err", err)
+		return rep
+	}
+	for _, id := range slices.Sorted(maps.Keys(seen)) {
+		if st := seen[id]; st.State != plan.InSync {
+			rep.Drift = append(rep.Drift, api.Drift{ID: id, State: st.State, Reason: st.Reason})
+		}
+	}
+	return rep
+}
+
+// statusTimeout bounds the answer of one agent to another.
+const statusTimeout = 3 * time.Second
+
+func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) error {
+	s, err := a.openedStore()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), statusTimeout+time.Second)
+	defer cancel()
+	st := api.Status{Cluster: a.Config.ClusterName, ClusterID: a.Config.ClusterID}
+	c, err := converge.LastSpec(ctx, s)
+	if errors.Is(err, converge.ErrNoApply) {
+		return &api.Error{Status: http.StatusNotFound, Code: api.CodeInvalid, Text: errNotObserved.Error(), Next: "run 'nines apply'"}
+	}
+	if err != nil {
+		if c, err = a.cache.spec(); err != nil {
+			return fmt.Errorf("neither etcd nor this node knows the cluster: %w", err)
+		}
+	}
+	st.VIP = c.VIP.Address.Addr().String()
+	if holder, _, err := s.Holder(ctx, converge.LeaderLease); err == nil {
+		st.Leader = holder
+	}
+	if rec, err := converge.Current(ctx, s); err == nil {
+		st.Apply = &api.ApplySummary{ID: rec.ID, State: rec.State, Who: rec.Who, Since: rec.Since, Finished: rec.Finished, Error: rec.Error}
+	}
+	if st.Store, err = s.Members(ctx); err != nil {
+		a.Log.Debug("members of etcd", "err", err)
+	}
+	st.Nodes = a.askAll(ctx, c)
+	st.Conditions = a.judge(c, &st)
+	st.Healthy = health.Healthy(st.Conditions)
+	api.WriteJSON(w, st)
+	return nil
+}
+
+// askAll asks the agent of every node, side by side.
+func (a *Agent) askAll(ctx context.Context, c *model.Cluster) []api.NodeStatus {
+	out := make([]api.NodeStatus, len(c.Nodes))
+	var wg sync.WaitGroup
+	for i, n := range c.Nodes {
+		out[i] = api.NodeStatus{Node: n.Name, Roles: n.Roles}
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+			defer cancel()
+			rep, err := a.peers.NodeReport(ctx, api.NodeAddr(n))
+			if err != nil {
+				out[i].Error = err.Error()
+				return
+			}
+			out[i].Report = &rep
+		})
+	}
+	wg.Wait()
+	return out
+}
+
+// judge collects what is not as it should be: what each node said of itself, and what
+// only shows when all are seen together.
+func (a *Agent) judge(c *model.Cluster, st *api.Status) []health.Condition {
+	var out []health.Condition
+	seen := observationsOf(st.Nodes)
+	for _, n := range st.Nodes {
+		if n.Report == nil {
+			out = append(out, health.Condition{Code: "node-unreachable", Severity: health.Critical, Node: n.Node,
+				Text: "its agent does not answer: " + n.Error, Hint: "is the machine up? 'systemctl status nines-agent' there"})
+			continue
+		}
+		out = append(out, nodeConditions(n)...)
+		for _, o := range n.Report.Services {
+			if o.Facts["vip-holder"] == "true" {
+				st.VIPHolders = append(st.VIPHolders, n.Node)
+			}
+		}
+	}
+	for _, s := range a.Services {
+		if j, ok := s.(service.ClusterJudge); ok && c.Runs(s.Name()) {
+			for _, cond := range j.Judge(c, seen[s.Name()]) {
+				cond.Service = s.Name()
+				out = append(out, cond)
+			}
+		}
+	}
+	for _, m := range st.Store {
+		if !m.Healthy {
+			out = append(out, health.Condition{Code: "etcd-member-down", Severity: health.Warning, Node: m.Name, Service: "etcd",
+				Text: "this member of etcd does not answer", Hint: "its agent embeds it: 'systemctl status nines-agent' on " + m.Name})
+		}
+	}
+	if st.Leader == "" {
+		out = append(out, health.Condition{Code: "no-leader", Severity: health.Critical, Text: "no agent leads the cluster",
+			Hint: "etcd needs a majority of the controllers; bring them back"})
+	}
+	if st.Apply != nil && st.Apply.State == converge.Failed {
+		out = append(out, health.Condition{Code: "apply-failed", Severity: health.Warning, Text: "the last apply failed: " + st.Apply.Error, Hint: "run 'nines plan' to see what is left, then 'nines apply'"})
+	}
+	health.Sort(out)
+	return out
+}
+
+// observationsOf maps services to nodes to their latest observation.
+func observationsOf(nodes []api.NodeStatus) map[string]map[string]service.Observation {
+	seen := map[string]map[string]service.Observation{}
+	for _, n := range nodes {
+		if n.Report == nil {
+			continue
+		}
+		for name, o := range n.Report.Services {
+			if seen[name] == nil {
+				seen[name] = map[string]service.Observation{}
+			}
+			seen[name][n.Node] = o
+		}
+	}
+	return seen
+}
+
+func nodeConditions(n api.NodeStatus) []health.Condition {
+	var out []health.Condition
+	for _, name := range slices.Sorted(maps.Keys(n.Report.Services)) {
+		o := n.Report.Services[name]
+		for _, cond := range o.Conditions {
+			cond.Node = n.Node
+			out = append(out, cond)
+		}
+		if !o.Serving && len(o.Conditions) == 0 {
+			out = append(out, health.Condition{Code: "service-not-serving", Severity: health.Warning, Node: n.Node, Service: name,
+				Text: o.Reason, Hint: "look at its log on " + n.Node})
+		}
+	}
+	for _, d := range n.Report.Drift {
+		out = append(out, health.Condition{Code: "drift", Severity: health.Warning, Node: n.Node,
+			Text: fmt.Sprintf("%s: %s", d.ID, d.Reason), Hint: "'nines plan' shows what apply would put back"})
+	}
+	return out
+}
+
+// faultKnown reports whether a service lists the signal to the unit among its faults.
+func (a *Agent) faultKnown(req api.SignalRequest) bool {
+	for _, s := range a.Services {
+		f, ok := s.(service.Faulty)
+		if !ok {
+			continue
+		}
+		for _, fault := range f.Faults() {
+			if fault.Unit == req.Unit && (req.Signal == fault.Signal || (req.Signal == fault.Heal && fault.Heal != 0)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// executableHash is the SHA-256 of the running executable, hex.
+func executableHash() string {
+	f, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return ""
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}

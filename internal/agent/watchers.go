@@ -1,0 +1,176 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"nines/internal/converge"
+	"nines/internal/model"
+	"nines/internal/service"
+)
+
+// observeTimeout is how long a service may take to say how it is. No answer
+// counts as not serving: a frozen process is found by its missing answer.
+const observeTimeout = time.Second
+
+// watchers observe the services of this node, each in its own rhythm, and keep
+// the last observation of each.
+type watchers struct {
+	services []service.Service
+	env      func(*model.Cluster) (service.Env, error)
+	log      *slog.Logger
+
+	mu     sync.Mutex
+	spec   string // hash of the spec they run for
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	seen   map[string]observed
+	first  map[string]chan struct{} // closed at the first observation
+}
+
+type observed struct {
+	service.Observation
+	at   time.Time
+	good time.Duration // for how long it may be believed
+}
+
+func newWatchers(services []service.Service, env func(*model.Cluster) (service.Env, error), log *slog.Logger) *watchers {
+	w := &watchers{services: services, env: env, log: log, seen: map[string]observed{}, first: map[string]chan struct{}{}}
+	for _, s := range services {
+		if _, ok := s.(service.Observer); ok {
+			w.first[s.Name()] = make(chan struct{})
+		}
+	}
+	return w
+}
+
+// follow observes the services that the spec puts on this node, in place of
+// those of the spec before.
+func (w *watchers) follow(ctx context.Context, c *model.Cluster) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	hash := converge.SpecHash(c)
+	if hash == w.spec {
+		return
+	}
+	env, err := w.env(c)
+	if err != nil {
+		w.log.Warn("cannot observe", "err", err)
+		return
+	}
+	if w.cancel != nil {
+		w.cancel()
+	}
+	w.spec = hash
+	ctx, w.cancel = context.WithCancel(ctx)
+	for _, s := range w.services {
+		o, ok := s.(service.Observer)
+		if ok && c.Runs(s.Name()) && placed(s, env) {
+			w.wg.Go(func() { w.observe(ctx, s.Name(), o, env) })
+		}
+	}
+}
+
+// placed reports whether the service has a unit on the node.
+func placed(s service.Service, env service.Env) bool {
+	rs, err := s.Resources(env.Cluster, env.Secrets)
+	if err != nil {
+		return true // secrets are not there yet: better observe in vain than not at all
+	}
+	for _, r := range rs {
+		if r.Node == env.Node.Name && r.Unit != nil {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *watchers) stop() {
+	w.mu.Lock()
+	if w.cancel != nil {
+		w.cancel()
+	}
+	w.mu.Unlock()
+	w.wg.Wait()
+}
+
+func (w *watchers) observe(ctx context.Context, name string, o service.Observer, env service.Env) {
+	every := time.NewTicker(o.Interval())
+	defer every.Stop()
+	for {
+		w.keep(name, o.Interval(), once(ctx, o, env))
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+		}
+	}
+}
+
+// once asks the service, but does not wait for an answer longer than observeTimeout.
+func once(ctx context.Context, o service.Observer, env service.Env) service.Observation {
+	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
+	defer cancel()
+	answer := make(chan service.Observation, 1)
+	go func() { answer <- o.Observe(ctx, env) }()
+	select {
+	case obs := <-answer:
+		return obs
+	case <-ctx.Done():
+		return service.Observation{Reason: fmt.Sprintf("no answer within %s", observeTimeout)}
+	}
+}
+
+func (w *watchers) keep(name string, interval time.Duration, obs service.Observation) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range obs.Conditions {
+		obs.Conditions[i].Service = name
+	}
+	before, known := w.seen[name]
+	if known && before.Serving != obs.Serving {
+		w.log.Info("service changed", "service", name, "serving", obs.Serving, "reason", obs.Reason)
+	}
+	w.seen[name] = observed{Observation: obs, at: time.Now(), good: 2*interval + 2*observeTimeout}
+	if !known {
+		close(w.first[name])
+	}
+}
+
+// all returns the latest observations, those that are too old as not serving.
+func (w *watchers) all() map[string]service.Observation {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := make(map[string]service.Observation, len(w.seen))
+	for name := range maps.Keys(w.seen) {
+		out[name] = w.seen[name].believed(time.Now())
+	}
+	return out
+}
+
+// get waits for the first observation of a service, as long as ctx allows.
+func (w *watchers) get(ctx context.Context, name string) (service.Observation, bool) {
+	first, ok := w.first[name]
+	if !ok {
+		return service.Observation{}, false
+	}
+	select {
+	case <-first:
+	case <-ctx.Done():
+		return service.Observation{Reason: "not observed yet"}, true
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.seen[name].believed(time.Now()), true
+}
+
+func (o observed) believed(now time.Time) service.Observation {
+	if age := now.Sub(o.at); age > o.good {
+		return service.Observation{Reason: fmt.Sprintf("last observed %s ago", age.Round(time.Second)), Facts: o.Facts}
+	}
+	return o.Observation
+}

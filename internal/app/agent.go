@@ -1,0 +1,68 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"nines/internal/agent"
+	"nines/internal/host"
+	"nines/internal/model"
+	"nines/internal/secret"
+	"nines/internal/service/keepalived"
+)
+
+// agentMemory is the soft limit of the Go heap, bytes: etcd's caches grow into
+// whatever they are given, and a controller has better use for it.
+const agentMemory = 80 << 20
+
+// RunAgent is the process of `nines agent`: it runs until ctx ends.
+func RunAgent(ctx context.Context, file, version string, log *slog.Logger) error {
+	debug.SetMemoryLimit(agentMemory)
+	conf, err := agentConfig(file)
+	if err != nil {
+		return err
+	}
+	key, err := os.ReadFile(filepath.Join(model.PathConfig, "cluster.key"))
+	if err != nil {
+		return fmt.Errorf("the cluster's key: %w", err)
+	}
+	server, err := secret.ServerTLS(model.PathCA, model.PathCert, model.PathKey)
+	if err != nil {
+		return err
+	}
+	client, err := secret.ClientTLS(model.PathCA, model.PathCert, model.PathKey)
+	if err != nil {
+		return err
+	}
+	a := agent.New(agent.Options{Config: conf, Services: Services(), Host: host.NewLinux(log), Guard: keepalived.Guard,
+		Server: server, Client: client, Key: key, Version: version, Log: log})
+	err = a.Run(ctx, func() {
+		if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+			log.Debug("sd_notify", "err", err)
+		}
+	})
+	if errors.Is(err, agent.ErrNewBinary) {
+		return nil
+	}
+	return err
+}
+
+func agentConfig(file string) (model.AgentConfig, error) {
+	var conf model.AgentConfig
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return conf, fmt.Errorf("agent configuration: %w", err)
+	}
+	if err := json.Unmarshal(b, &conf); err != nil {
+		return conf, fmt.Errorf("agent configuration %s: %w", file, err)
+	}
+	return conf, nil
+}

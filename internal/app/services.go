@@ -1,0 +1,70 @@
+// Package app is the composition root: it names the services, wires agents and
+// sessions, and nothing else decides what depends on what.
+package app
+
+import (
+	"nines/internal/model"
+	"nines/internal/service"
+	"nines/internal/service/base"
+	"nines/internal/service/galera"
+	"nines/internal/service/haproxy"
+	"nines/internal/service/keepalived"
+	"nines/internal/service/keystone"
+	"nines/internal/service/memcached"
+	"nines/internal/service/rabbitmq"
+)
+
+// Services returns everything nines deploys, in the order of a cold start. A new
+// service of OpenStack is one line in openstack.
+func Services() []service.Service {
+	users := openstack()
+	published := users
+	mariadb := galera.New(func(c *model.Cluster) []service.Database { return databases(users, c) })
+	published = append(published[:len(published):len(published)], mariadb)
+	all := []service.Service{
+		base.New(),
+		mariadb,
+		rabbitmq.New(func(c *model.Cluster) []service.BrokerUser { return brokerUsers(users, c) }),
+		memcached.New(),
+		haproxy.New(func(c *model.Cluster) []service.Listener { return listeners(published, c) }),
+		keepalived.New(func(c *model.Cluster) []service.Listener { return listeners(published, c) }),
+	}
+	return append(all, users...)
+}
+
+// openstack lists the services that use the infrastructure below them.
+func openstack() []service.Service {
+	return []service.Service{
+		keystone.New(),
+	}
+}
+
+func databases(services []service.Service, c *model.Cluster) []service.Database {
+	var out []service.Database
+	for _, s := range services {
+		if u, ok := s.(service.DatabaseUser); ok && c.Runs(s.Name()) {
+			out = append(out, u.Databases(c)...)
+		}
+	}
+	return out
+}
+
+func brokerUsers(services []service.Service, c *model.Cluster) []service.BrokerUser {
+	var out []service.BrokerUser
+	for _, s := range services {
+		if u, ok := s.(service.Messaging); ok && c.Runs(s.Name()) {
+			out = append(out, u.BrokerUsers(c)...)
+		}
+	}
+	return out
+}
+
+func listeners(services []service.Service, c *model.Cluster) []service.Listener {
+	var out []service.Listener
+	for _, s := range services {
+		if p, ok := s.(service.Published); ok && c.Runs(s.Name()) {
+			out = append(out, p.Listeners(c)...)
+		}
+	}
+	return out
+}

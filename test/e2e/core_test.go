@@ -1,0 +1,187 @@
+package e2e
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// drills are all of the core's.
+var drills = []string{"vip-holder-power-off", "db-writer-power-off", "rabbitmq-node-power-off", "kill-keystone", "kill-haproxy", "freeze-keystone"}
+
+// run is what the tests read of a drill's report.
+type run struct {
+	Name    string `json:"name"`
+	Verdict string `json:"verdict"`
+	Seed    int64  `json:"seed"`
+	Probes  []struct {
+		Name     string  `json:"name"`
+		Requests int     `json:"requests"`
+		Failed   int     `json:"failed"`
+		Longest  float64 `json:"longest_outage_ms"`
+	} `json:"probes"`
+	Acks struct {
+		Written int `json:"written"`
+		Lost    int `json:"lost"`
+	} `json:"acks"`
+	RedundantAfter float64 `json:"redundant_after_ms"`
+}
+
+// TestCore goes the way of a new user: a cluster from nothing, used, hurt, changed, removed.
+func TestCore(t *testing.T) {
+	requireLab(t)
+	must(t, 5*time.Minute, "lab", "down", "--name", labName)
+	t.Cleanup(func() { nines(t, 5*time.Minute, "lab", "down", "--name", labName) })
+	must(t, 20*time.Minute, "lab", "up", "--name", labName)
+	cluster := "/var/lib/nines-lab/" + labName + "/cluster.yaml"
+	in := func(args ...string) []string { return append([]string{"-c", cluster}, args...) }
+
+	t.Run("healthy", func(t *testing.T) { healthy(t, cluster) })
+	t.Run("token through the VIP", func(t *testing.T) {
+		out := must(t, time.Minute, "lab", "exec", "--name", labName, "--", "openstack", "token", "issue", "-f", "value", "-c", "id")
+		if len(strings.TrimSpace(out)) < 100 {
+			t.Errorf("no fernet token: %q", out)
+		}
+	})
+	t.Run("second apply changes nothing", func(t *testing.T) { unchanged(t, cluster) })
+	t.Run("secrets stay secret", func(t *testing.T) { secretsStaySecret(t, cluster) })
+	t.Run("drift is seen and put back", func(t *testing.T) { drift(t, cluster) })
+	for _, name := range drills {
+		t.Run(name, func(t *testing.T) {
+			got := decode[run](t, must(t, 6*time.Minute, in("drill", "run", name, "--json")...))
+			if got.Name != name || got.Verdict != "pass" || got.Acks.Lost != 0 || got.Acks.Written == 0 {
+				t.Errorf("%+v", got)
+			}
+			for _, p := range got.Probes {
+				t.Logf("%-16s %5d requests, %4d failed, longest outage %.0f ms", p.Name, p.Requests, p.Failed, p.Longest)
+			}
+			healthy(t, cluster)
+		})
+	}
+	t.Run("agents survive their upgrade", func(t *testing.T) { upgrade(t, cluster) })
+	t.Run("kill -9 of an agent during apply", func(t *testing.T) { killedAgent(t, cluster) })
+
+	must(t, 5*time.Minute, "lab", "down", "--name", labName)
+	for what, n := range footprint(t) {
+		if n != "0" {
+			t.Errorf("lab down left %s %s behind", n, what)
+		}
+	}
+}
+
+type status struct {
+	Healthy    bool     `json:"healthy"`
+	VIPHolders []string `json:"vip_holders"`
+	Conditions []struct {
+		Code string `json:"code"`
+		Node string `json:"node"`
+		Text string `json:"text"`
+	} `json:"conditions"`
+}
+
+func healthy(t *testing.T, cluster string) {
+	t.Helper()
+	st := decode[status](t, nines(t, time.Minute, "-c", cluster, "status", "--json").stdout)
+	if !st.Healthy || len(st.VIPHolders) != 1 {
+		t.Errorf("not healthy: VIP on %v, %+v", st.VIPHolders, st.Conditions)
+	}
+}
+
+func unchanged(t *testing.T, cluster string) {
+	t.Helper()
+	if r := nines(t, time.Minute, "-c", cluster, "plan"); r.code != 0 {
+		t.Errorf("plan exits %d, want 0 (no changes):\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	got := decode[struct {
+		State string `json:"state"`
+		Plan  struct {
+			Ops []any `json:"ops"`
+		} `json:"plan"`
+	}](t, must(t, time.Minute, "-c", cluster, "apply", "--yes", "--json"))
+	if got.State != "converged" || len(got.Plan.Ops) != 0 {
+		t.Errorf("second apply: %+v", got)
+	}
+}
+
+// secretsStaySecret looks for passwords where everybody may read.
+func secretsStaySecret(t *testing.T, cluster string) {
+	clouds, err := os.ReadFile(strings.TrimSuffix(cluster, "cluster.yaml") + "clouds.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var password string
+	for line := range strings.Lines(string(clouds)) {
+		if _, v, ok := strings.Cut(line, "password:"); ok {
+			password = strings.Trim(strings.TrimSpace(v), `"'`)
+		}
+	}
+	if len(password) < 20 {
+		t.Fatalf("no generated password in clouds.yaml")
+	}
+	for _, where := range []string{
+		"grep -rlsF -- %s /etc /var/log --include=* | xargs -r stat -c '%%A %%n' | grep -E '^.......r' || true",
+		"journalctl --no-pager -b | grep -cF -- %s | grep -v '^0$' || true",
+	} {
+		script := strings.ReplaceAll(strings.ReplaceAll(where, "%s", password), "%%", "%")
+		if out := must(t, time.Minute, "lab", "ssh", "--name", labName, "ctl1", "--", script); strings.TrimSpace(out) != "" {
+			t.Errorf("the admin's password is readable: %s", out)
+		}
+	}
+}
+
+func drift(t *testing.T, cluster string) {
+	must(t, time.Minute, "lab", "ssh", "--name", labName, "ctl2", "--", "echo '# by hand' >> /etc/haproxy/haproxy.cfg")
+	r := nines(t, time.Minute, "-c", cluster, "status", "--json")
+	st := decode[status](t, r.stdout)
+	seen := slices.ContainsFunc(st.Conditions, func(c struct {
+		Code string `json:"code"`
+		Node string `json:"node"`
+		Text string `json:"text"`
+	}) bool {
+		return c.Code == "drift" && c.Node == "ctl2" && strings.Contains(c.Text, "haproxy.cfg")
+	})
+	if !seen || r.code == 0 {
+		t.Errorf("edited file not seen: exit %d, %+v", r.code, st.Conditions)
+	}
+	if r := nines(t, time.Minute, "-c", cluster, "plan"); r.code != 2 {
+		t.Errorf("plan exits %d, want 2 (there are changes)", r.code)
+	}
+	must(t, 2*time.Minute, "-c", cluster, "apply", "--yes")
+	healthy(t, cluster)
+	unchanged(t, cluster)
+}
+
+// upgrade brings another build to all agents while requests go on.
+func upgrade(t *testing.T, cluster string) {
+	other := t.TempDir() + "/nines"
+	build(t, other, "v0-other")
+	ctx := startRequests(t)
+	r := ninesAs(t, other, 3*time.Minute, "-c", cluster, "upgrade", "agents")
+	if r.code != 0 {
+		t.Fatalf("upgrade: exit %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	if n, failed := ctx.stop(); failed > 0 {
+		t.Errorf("%d of %d requests failed during the upgrade", failed, n)
+	}
+	must(t, 3*time.Minute, "-c", cluster, "upgrade", "agents")
+	healthy(t, cluster)
+}
+
+// killedAgent changes a file everywhere and kills an agent in the middle.
+func killedAgent(t *testing.T, cluster string) {
+	for _, n := range []string{"ctl1", "ctl2", "ctl3"} {
+		must(t, time.Minute, "lab", "ssh", "--name", labName, n, "--", "echo '# by hand' >> /etc/mysql/mariadb.conf.d/90-nines.cnf; echo '# by hand' >> /etc/haproxy/haproxy.cfg")
+	}
+	done := make(chan result, 1)
+	go func() { done <- nines(t, 5*time.Minute, "-c", cluster, "apply", "--yes") }()
+	time.Sleep(1500 * time.Millisecond) // in the middle: the restarts take far longer
+	must(t, time.Minute, "lab", "ssh", "--name", labName, "ctl2", "--", "systemctl kill -s KILL nines-agent")
+	if r := <-done; r.code != 0 {
+		t.Logf("the apply ended with %d: %s", r.code, r.stderr)
+		must(t, 5*time.Minute, "-c", cluster, "apply", "--yes")
+	}
+	unchanged(t, cluster)
+	healthy(t, cluster)
+}

@@ -1,0 +1,103 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// env of the tests, set by the Makefile.
+var (
+	binary  = os.Getenv("NINES")
+	labName = os.Getenv("NINES_E2E_LAB")
+)
+
+// result is what one run of nines gave.
+type result struct {
+	code   int
+	stdout string
+	stderr string
+}
+
+// nines runs the program as a user would and returns what it said.
+func nines(t *testing.T, limit time.Duration, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, args...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	started := time.Now()
+	err := cmd.Run()
+	r := result{stdout: out.String(), stderr: errs.String()}
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		r.code = exit.ExitCode()
+	case err != nil:
+		t.Fatalf("nines %s: %v", strings.Join(args, " "), err)
+	}
+	t.Logf("nines %s: exit %d after %s", strings.Join(args, " "), r.code, time.Since(started).Round(100*time.Millisecond))
+	return r
+}
+
+// must is nines that has to exit 0.
+func must(t *testing.T, limit time.Duration, args ...string) string {
+	t.Helper()
+	r := nines(t, limit, args...)
+	if r.code != 0 {
+		t.Fatalf("nines %s: exit %d\n%s%s", strings.Join(args, " "), r.code, r.stdout, r.stderr)
+	}
+	return r.stdout
+}
+
+// decode reads the JSON that nines printed.
+func decode[T any](t *testing.T, text string) T {
+	t.Helper()
+	var v T
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		t.Fatalf("not JSON: %v\n%s", err, text)
+	}
+	return v
+}
+
+// requireLab skips where no lab can run, and says why.
+func requireLab(t *testing.T) {
+	t.Helper()
+	if binary == "" {
+		t.Skip("lab tests skipped: run them with 'make e2e', which builds the program")
+	}
+	if r := nines(t, time.Minute, "lab", "up", "--check"); r.code != 0 {
+		t.Skipf("lab tests skipped: no lab can run here: %s", strings.TrimSpace(r.stderr))
+	}
+	if labName == "" {
+		labName = "e2e"
+	}
+}
+
+// footprint is everything of a lab that may stay behind on the host.
+func footprint(t *testing.T) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	for name, command := range map[string]string{
+		"mounts":     "grep -c nines-lab/" + labName + " /proc/mounts || true",
+		"loops":      "losetup -l -n -O BACK-FILE 2>/dev/null | grep -c nines-lab/" + labName + " || true",
+		"namespaces": "ls /run/netns 2>/dev/null | grep -c " + labName + " || true",
+		"processes":  "pgrep -fc 'nines-lab/" + labName + "/' || true",
+		"cgroups":    "find /sys/fs/cgroup -maxdepth 4 -type d -path '*nines*" + labName + "*' | wc -l",
+		"files":      "ls -d /var/lib/nines-lab/" + labName + " /run/nines-lab/" + labName + " 2>/dev/null | wc -l",
+	} {
+		b, err := exec.Command("sh", "-c", command).Output()
+		if err != nil {
+			t.Fatalf("%s: %v", command, err)
+		}
+		out[name] = strings.TrimSpace(string(b))
+	}
+	return out
+}

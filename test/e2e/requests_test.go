@@ -1,0 +1,58 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// build makes the program from this tree, with a version of its own.
+func build(t *testing.T, path, version string) {
+	t.Helper()
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X nines/internal/cli.version="+version, "-o", path, "nines/cmd/nines")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+}
+
+func ninesAs(t *testing.T, path string, limit time.Duration, args ...string) result {
+	t.Helper()
+	mine := binary
+	binary = path
+	defer func() { binary = mine }()
+	return nines(t, limit, args...)
+}
+
+// requests asks Keystone through the VIP, ten times a second, from inside the lab.
+type requests struct {
+	cmd *exec.Cmd
+	out *strings.Builder
+}
+
+func startRequests(t *testing.T) *requests {
+	t.Helper()
+	script := `for i in $(seq 1200); do curl -sk -m 2 -o /dev/null -w '%{http_code}\n' https://198.18.0.10:5000/v3; sleep 0.1; done`
+	r := &requests{cmd: exec.Command(binary, "lab", "exec", "--name", labName, "--", "sh", "-c", script), out: &strings.Builder{}}
+	r.cmd.Stdout = r.out
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// stop ends the requests and counts them.
+func (r *requests) stop() (n, failed int) {
+	_ = r.cmd.Process.Signal(os.Interrupt) // it may have ended by itself
+	_ = r.cmd.Wait()                       // interrupted: that is no failure
+	for _, code := range strings.Fields(r.out.String()) {
+		n++
+		if c, err := strconv.Atoi(code); err != nil || c != 200 {
+			failed++
+		}
+	}
+	return n, failed
+}
