@@ -74,14 +74,13 @@ func (p *decoder) failed() bool { return len(p.problems) > 0 }
 
 // errors returns the problems sorted, with their source lines.
 func (p *decoder) errors() *Errors {
-	lines := strings.Split(string(p.text), "\n")
+	// YAML ends lines at CR, LF and CR LF.
+	lines := strings.Split(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(p.text)), "\n")
 	out := slices.Clone(p.problems)
 	for i := range out {
 		q := &out[i]
-		q.Line, q.Column = max(q.Line, 1), max(q.Column, 1)
-		if q.Line <= len(lines) {
-			q.Source = clean(lines[q.Line-1])
-		}
+		q.Line, q.Column = min(max(q.Line, 1), len(lines)), max(q.Column, 1)
+		q.Source = clean(lines[q.Line-1])
 	}
 	slices.SortStableFunc(out, func(a, b Problem) int {
 		return cmp.Or(a.Line-b.Line, a.Column-b.Column, cmp.Compare(a.Text, b.Text))
@@ -91,7 +90,6 @@ func (p *decoder) errors() *Errors {
 
 // clean makes a line safe to print: no control characters, a bounded length.
 func clean(line string) string {
-	line = strings.TrimRight(line, "\r")
 	line = strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || r < ' ' && r != '\t' || r == 0x7f {
 			return '?'

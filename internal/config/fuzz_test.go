@@ -45,7 +45,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("an error without problems: %v", err)
 		}
 		for _, p := range bad.Problems {
-			if p.Line < 1 || p.Column < 1 || p.Line > strings.Count(string(text), "\n")+1 || p.Text == "" {
+			if p.Line < 1 || p.Column < 1 || p.Line > strings.Count(string(text), "\n")+strings.Count(string(text), "\r")+1 || p.Text == "" {
 				t.Fatalf("a problem without a place: %+v", p)
 			}
 		}
