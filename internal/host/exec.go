@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -39,7 +40,7 @@ func (l *Linux) Run(ctx context.Context, cmd Cmd) (Output, error) {
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
 	c.WaitDelay = pipeGrace
 	if cmd.Stdin != nil {
-		c.Stdin = newReader(cmd.Stdin)
+		c.Stdin = bytes.NewReader(cmd.Stdin)
 	}
 	if err := identity(c, cmd.User); err != nil {
 		return Output{}, err

@@ -1,10 +1,5 @@
 package host
 
-import (
-	"bytes"
-	"io"
-)
-
 // tailBuffer keeps the last limit bytes written to it.
 type tailBuffer struct {
 	limit int
@@ -26,5 +21,3 @@ func (t *tailBuffer) Write(p []byte) (int, error) {
 
 // Bytes returns the kept bytes.
 func (t *tailBuffer) Bytes() []byte { return t.buf[max(0, len(t.buf)-t.limit):] }
-
-func newReader(b []byte) io.Reader { return bytes.NewReader(b) }

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
@@ -27,7 +28,7 @@ func (l *Linux) WatchUnits(ctx context.Context, names []string) <-chan UnitChang
 		defer close(w.out)
 		for ctx.Err() == nil {
 			if err := w.run(ctx, names); err != nil {
-				l.log.Debug("watching units: connection to systemd lost", "err", err)
+				l.log.Debug("watching units: trying again", "err", err)
 			}
 			select {
 			case <-ctx.Done():
@@ -74,7 +75,7 @@ func (w *unitWatch) run(ctx context.Context, names []string) error {
 			}
 		case <-check.C:
 			if !conn.Connected() {
-				return context.Canceled
+				return errors.New("disconnected")
 			}
 		}
 	}
