@@ -54,31 +54,27 @@ func link(g *graph.Graph, r Resource, providers map[string][]ID) error {
 	return nil
 }
 
-// serialise orders the ops of a quorum one after the other, in the order in
-// which the units were declared, when any of them takes a serving member away.
-// Members that only start for the first time may do so side by side.
-func serialise(ops *graph.Graph, rs []Resource, seen Observed) {
-	groups := map[string][]ID{}
-	var order []string
+// serialise orders the ops of a quorum one after the other when any of them takes
+// a serving member away. Members that only start for the first time may do so side
+// by side. It goes by order, in which the ops can run anyway (declaration order
+// where nothing else is said): edges that all follow one such order cannot make a cycle.
+func serialise(ops *graph.Graph, order []string, all map[ID]Resource, seen Observed) {
 	risky := map[string]bool{}
-	for _, r := range rs {
-		m := memberOf(r)
-		if m == nil || !ops.Has(string(r.ID)) {
-			continue
+	for _, id := range order {
+		if m := memberOf(all[ID(id)]); m != nil && takesAway(seen.Resources[ID(id)].Change) {
+			risky[m.Quorum] = true
 		}
-		if len(groups[m.Quorum]) == 0 {
-			order = append(order, m.Quorum)
-		}
-		groups[m.Quorum] = append(groups[m.Quorum], r.ID)
-		risky[m.Quorum] = risky[m.Quorum] || takesAway(seen.Resources[r.ID].Change)
 	}
-	for _, q := range order {
-		if !risky[q] {
+	last := map[string]string{}
+	for _, id := range order {
+		m := memberOf(all[ID(id)])
+		if m == nil || !risky[m.Quorum] {
 			continue
 		}
-		for i := 1; i < len(groups[q]); i++ {
-			ops.Edge(string(groups[q][i]), string(groups[q][i-1]))
+		if prev, ok := last[m.Quorum]; ok {
+			ops.Edge(id, prev)
 		}
+		last[m.Quorum] = id
 	}
 }
 
@@ -99,11 +95,11 @@ func Build(spec string, rs []Resource, seen Observed) (Plan, error) {
 		return !gone && seen.Resources[r.ID].State != InSync
 	}
 	ops := g.Keep(needs)
-	serialise(ops, rs, seen)
 	order, err := ops.Order()
 	if err != nil {
 		return Plan{}, err
 	}
+	serialise(ops, order, all, seen)
 	p := Plan{Spec: spec, Ops: make([]Op, 0, len(order))}
 	for _, id := range order {
 		p.Ops = append(p.Ops, opFor(all[ID(id)], all, seen, ops.After(id)))
@@ -133,11 +129,6 @@ func memberOf(r Resource) *Member {
 		return nil
 	}
 	return r.Unit.Member
-}
-
-// interrupts reports whether the change takes a serving member away for a while.
-func interrupts(change string) bool {
-	return change == "restart" || change == "stop" || change == "start"
 }
 
 // left is how many members serve while this one is being changed.
@@ -178,7 +169,7 @@ func describe(a Action) string {
 }
 
 // blocks lists why the plan must not run: a node that does not answer, or a
-// restart that would leave a serving quorum without its majority.
+// restart or stop that would leave a serving quorum without its majority.
 func blocks(p Plan, all map[ID]Resource, seen Observed) []Block {
 	var out []Block
 	for _, node := range sortedKeys(seen.Unreachable) {
@@ -186,10 +177,7 @@ func blocks(p Plan, all map[ID]Resource, seen Observed) []Block {
 			Hint: "bring the node back, or look at it with 'nines status'"})
 	}
 	for _, op := range p.Ops {
-		if op.Quorum == nil || op.Restarts == "" {
-			continue
-		}
-		if op.Quorum.Left < op.Quorum.Needed {
+		if op.Quorum != nil && op.Quorum.Left < op.Quorum.Needed {
 			out = append(out, Block{Code: "quorum", Text: fmt.Sprintf("%s on %s: would leave %d of %d members of %s, %d are needed",
 				op.Summary, op.Node, op.Quorum.Left, op.Quorum.Size, op.Quorum.Name, op.Quorum.Needed),
 				Hint: "bring the missing members back first"})
