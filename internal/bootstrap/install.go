@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"debug/elf"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -172,7 +173,7 @@ func place(ctx context.Context, remote *ssh.Client, files []file) error {
 	for d := range dirs {
 		script += "sync " + d + "\n"
 	}
-	script += "systemctl daemon-reload\nsystemctl enable --quiet " + unitSocket + " " + unitAgent + "\n"
+	script += "systemctl enable --quiet --no-reload " + unitSocket + " " + unitAgent + "\nsystemctl daemon-reload\n"
 	if _, err := remote.Run(ctx, script, &archive); err != nil {
 		return fmt.Errorf("put files into place: %w", err)
 	}
@@ -191,7 +192,7 @@ stage=` + model.PathConfig + `/.bootstrap
 rm -rf $stage
 trap 'rm -rf $stage' EXIT
 install -d -m 0700 $stage
-tar -x --no-same-owner -f - -C $stage
+tar -x -m --no-same-owner -f - -C $stage
 find $stage -type f -exec sync {} +
 `
 
@@ -218,7 +219,13 @@ func control(ctx context.Context, m *machine, script string) error {
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	return &AgentError{Node: m.node.Name, Text: fmt.Sprintf("the agent did not start: %v", err), Journal: journal(ctx, m)}
+	var exit *ssh.ExitError
+	words := journal(ctx, m)
+	if !errors.As(err, &exit) || words == "" {
+		return fmt.Errorf("start the agent: %w", err)
+	}
+	// What systemctl says is only where to look.
+	return &AgentError{Node: m.node.Name, Text: "the agent did not start", Journal: words, Err: err}
 }
 
 // journal returns the agent's last lines, "" when there are none.

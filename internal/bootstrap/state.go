@@ -109,8 +109,8 @@ func (s *state) close() { s.lock.Close() }
 func (s *state) path(name string) string { return filepath.Join(s.dir, name) }
 
 func (s *state) fill(cluster string, now time.Time) error {
-	secrets, err := s.readSecrets()
-	if errors.Is(err, fs.ErrNotExist) {
+	secrets, exist, err := s.readSecrets()
+	if err == nil && !exist {
 		secrets, err = s.makeSecrets(cluster)
 	}
 	if err != nil {
@@ -129,30 +129,31 @@ func (s *state) fill(cluster string, now time.Time) error {
 	return s.renewOperator(now)
 }
 
-// readSecrets returns fs.ErrNotExist only where there never were any.
-func (s *state) readSecrets() (secret.Map, error) {
+// readSecrets opens secrets.age. They do not exist only where there never was a cluster:
+// anything else that is missing is an error, never a reason to make new ones.
+func (s *state) readSecrets() (m secret.Map, exist bool, err error) {
 	sealed, err := os.ReadFile(s.path(fileSecrets))
 	if errors.Is(err, fs.ErrNotExist) {
 		for _, name := range []string{fileCA, fileClusterID, fileCert} {
 			if _, err := os.Stat(s.path(name)); err == nil {
-				return nil, &StateError{Path: s.path(fileSecrets), Text: "it is missing, but " + name + " says that the cluster exists",
+				return nil, false, &StateError{Path: s.path(fileSecrets), Text: "it is missing, but " + name + " says that the cluster exists",
 					Next: "bring it back from a backup: it holds the cluster's authority. Only if no machine of the cluster is to be kept: remove the folder " + s.dir}
 			}
 		}
-		return nil, fs.ErrNotExist
+		return nil, false, nil
 	}
 	if err != nil {
-		return nil, &StateError{Path: s.path(fileSecrets), Text: "it cannot be read", Next: "run nines as its owner", Err: err}
+		return nil, false, &StateError{Path: s.path(fileSecrets), Text: "it cannot be read", Next: "run nines as its owner", Err: err}
 	}
 	identity, err := os.ReadFile(s.path(fileIdentity))
 	if err != nil {
-		return nil, &StateError{Path: s.path(fileIdentity), Text: "the key of " + fileSecrets + " cannot be read", Next: "bring it back from a backup, or run nines as its owner", Err: err}
+		return nil, false, &StateError{Path: s.path(fileIdentity), Text: "the key of " + fileSecrets + " cannot be read", Next: "bring it back from a backup, or run nines as its owner", Err: err}
 	}
-	m, err := secret.Open(sealed, string(identity))
+	m, err = secret.Open(sealed, string(identity))
 	if err != nil {
-		return nil, &StateError{Path: s.path(fileSecrets), Text: "it cannot be opened", Next: "bring it and " + fileIdentity + " back from the same backup", Err: err}
+		return nil, false, &StateError{Path: s.path(fileSecrets), Text: "it cannot be opened", Next: "bring it and " + fileIdentity + " back from the same backup", Err: err}
 	}
-	return m, nil
+	return m, true, nil
 }
 
 // makeSecrets makes a new cluster's identity. secrets.age comes last: until it is

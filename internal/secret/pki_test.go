@@ -352,6 +352,24 @@ func TestRenewedCertificateIsTakenFromDisk(t *testing.T) {
 	expect("between the two writes", first)
 	write(certPath, second.Cert)
 	expect("renewed", second)
+	third := issue(t, ca, nodeRequest())
+	sameTime := func(path string, text []byte) {
+		t.Helper()
+		write(path+".new", text)
+		if err := os.Chtimes(path+".new", time.Unix(0, 0), time.Unix(0, 0)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sameTime(keyPath, third.Key)
+	sameTime(certPath, third.Cert)
+	expect("renewed by rename, with an old time", third)
+	sameTime(keyPath, first.Key)
+	sameTime(certPath, first.Cert)
+	expect("and again with the same time", first)
+	second = first
 	if err := os.Remove(certPath); err != nil {
 		t.Fatal(err)
 	}

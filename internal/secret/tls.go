@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -63,10 +64,12 @@ type keyFiles struct {
 	stamp [2]stamp
 }
 
-// stamp tells one version of a file from the next.
+// stamp tells one version of a file from the next. A file that was replaced by rename
+// has another inode even when its time and size are the same.
 type stamp struct {
 	mtime time.Time
 	size  int64
+	inode uint64
 }
 
 func (f *keyFiles) pair() (*tls.Certificate, error) {
@@ -93,5 +96,9 @@ func stampOf(path string) stamp {
 	if err != nil {
 		return stamp{}
 	}
-	return stamp{mtime: fi.ModTime(), size: fi.Size()}
+	st := stamp{mtime: fi.ModTime(), size: fi.Size()}
+	if sys, ok := fi.Sys().(*syscall.Stat_t); ok {
+		st.inode = sys.Ino
+	}
+	return st
 }
