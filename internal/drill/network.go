@@ -87,7 +87,7 @@ func (w *Network) openAPI(ctx context.Context) ([]Probe, error) {
 		{Name: ProbeTCP, Every: second / 100, Timeout: second, Late: second / 10, Send: tcpProbe(address)},
 		{Name: ProbeAPI, Every: second / 20, Timeout: 3 * second, Late: second / 2, Send: getProbe(fresh, api)},
 		{Name: ProbeKeepalive, Every: second / 10, Timeout: 3 * second, Late: second / 2, Send: getProbe(kept, api)},
-		{Name: ProbeToken, Every: second / 4, Timeout: 5 * second, Late: 2 * second, Send: tokenProbe(kept, api, password)},
+		{Name: ProbeToken, Every: second / 2, Timeout: 5 * second, Late: 2 * second, Send: tokenProbe(kept, api, password)},
 	}, nil
 }
 
