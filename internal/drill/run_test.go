@@ -300,9 +300,12 @@ func TestGate(t *testing.T) {
 		change func(*Snapshot)
 		want   string
 	}{
-		"whole":           {func(*Snapshot) {}, ""},
-		"a notice":        {func(s *Snapshot) { s.Conditions = []health.Condition{{Code: "n", Severity: health.Notice}} }, ""},
-		"a warning":       {func(s *Snapshot) { s.Conditions = []health.Condition{{Code: "w", Severity: health.Warning}} }, "w: "},
+		"whole":     {func(*Snapshot) {}, ""},
+		"a notice":  {func(s *Snapshot) { s.Conditions = []health.Condition{{Code: "n", Severity: health.Notice}} }, ""},
+		"a warning": {func(s *Snapshot) { s.Conditions = []health.Condition{{Code: "w", Severity: health.Warning}} }, "w: "},
+		"a slow clock": {func(s *Snapshot) {
+			s.Conditions = []health.Condition{{Code: "time-offset", Severity: health.Warning}}
+		}, ""},
 		"two holders":     {func(s *Snapshot) { s.VIPHolders = []string{"ctl1", "ctl2"} }, "more than one"},
 		"no holder":       {func(s *Snapshot) { s.VIPHolders = nil }, "nobody holds"},
 		"no leader":       {func(s *Snapshot) { s.Leader = "" }, "no agent leads"},
