@@ -72,6 +72,9 @@ func Find(name string) (*Lab, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("lab %q: %w (nines lab up --name %s makes it)", name, ErrNotFound, name)
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("labs need root; run it with sudo: %w", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("lab %q: %w", name, err)
 	}

@@ -74,6 +74,8 @@ func Exists(name string) (bool, error) {
 	for _, dir := range []string{filepath.Join(stateRoot, name), filepath.Join(runRoot, name)} {
 		if _, err := os.Stat(dir); err == nil {
 			return true, nil
+		} else if errors.Is(err, fs.ErrPermission) {
+			return false, fmt.Errorf("labs need root; run it with sudo: %w", err)
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return false, err
 		}

@@ -199,7 +199,7 @@ func (l *Lab) unplug(node nodeSpec, path string) error {
 func (l *Lab) withNetlink(f func(*netlink.Handle) error) error {
 	ns, err := netns.GetFromPath(l.Netns())
 	if err != nil {
-		return fmt.Errorf("network of lab %s: %w", l.Name(), err)
+		return fmt.Errorf("network of lab %s (nines lab up --name %s makes it): %w", l.Name(), l.Name(), err)
 	}
 	defer ns.Close()
 	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -13,8 +14,7 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 	"golang.org/x/sync/errgroup"
 
-	"net"
-
+	"nines/internal/config"
 	"nines/internal/model"
 	"nines/internal/progress"
 )
@@ -49,6 +49,15 @@ func Up(ctx context.Context, o Options, emit progress.Emit) (*Lab, error) {
 	}
 	facts := model.Releases[model.Debian13]
 	spec := newImageSpec(facts)
+	// A wrong override is said now, and not after the image was built.
+	fresh := &Lab{state: state{Name: o.Name, Profile: o.Profile, Bare: o.Bare, Nodes: p.nodes, Image: spec.layers()}}
+	document, err := fresh.clusterYAML(spec.Suite)
+	if err == nil {
+		_, err = config.Override(document, o.Set)
+	}
+	if err != nil {
+		return nil, err
+	}
 	if err := preflight(ctx, o, p, spec, emit); err != nil {
 		return nil, err
 	}
@@ -57,7 +66,7 @@ func Up(ctx context.Context, o Options, emit progress.Emit) (*Lab, error) {
 		return nil, err
 	}
 	defer unlock()
-	l, err := prepare(ctx, o, p, spec, emit)
+	l, err := prepare(ctx, o, fresh, spec, emit)
 	if err != nil {
 		return nil, err
 	}
@@ -85,14 +94,12 @@ func (o Options) withDefaults() Options {
 }
 
 // prepare makes everything that is there before a machine has power: image,
-// files, network, supervisor.
-func prepare(ctx context.Context, o Options, p profile, spec imageSpec, emit progress.Emit) (*Lab, error) {
+// files, network, supervisor. fresh is the lab as it is when there is none yet.
+func prepare(ctx context.Context, o Options, fresh *Lab, spec imageSpec, emit progress.Emit) (*Lab, error) {
 	l, err := Find(o.Name)
 	if errors.Is(err, ErrNotFound) {
-		l, err = &Lab{state: state{
-			Name: o.Name, Profile: o.Profile, Bare: o.Bare, Nodes: p.nodes,
-			Created: time.Now().UTC(), Image: spec.layers(),
-		}}, nil
+		l, err = fresh, nil
+		l.state.Created = time.Now().UTC()
 	}
 	if err != nil {
 		return nil, err
@@ -144,7 +151,7 @@ func (l *Lab) writeCluster(suite string, set []string) error {
 	if err != nil {
 		return fmt.Errorf("cluster.yaml: %w", err)
 	}
-	document, err = override(document, set)
+	document, err = config.Override(document, set)
 	if err != nil {
 		return err
 	}
