@@ -42,7 +42,12 @@ func RunAgent(ctx context.Context, file, version string, log *slog.Logger) error
 	if err != nil {
 		return err
 	}
-	a := agent.New(agent.Options{Config: conf, Services: Services(), Host: host.NewLinux(log), Guard: keepalived.Guard,
+	linux := host.NewLinux(log)
+	defer linux.Close()
+	if err := linux.Recover(ctx); err != nil {
+		log.Warn("leftovers of an interrupted installation", "err", err) // the next installation tries again
+	}
+	a := agent.New(agent.Options{Config: conf, Services: Services(), Host: linux, Guard: keepalived.Guard,
 		Server: server, Client: client, Key: key, Version: version, Log: log})
 	err = a.Run(ctx, func() {
 		if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {

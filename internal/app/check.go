@@ -32,6 +32,10 @@ func (s *Session) Check(ctx context.Context, emit progress.Emit) ([]check.Measur
 	if err != nil {
 		return nil, nil, fmt.Errorf("check: %w", err)
 	}
+	sum, err := fileHash(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("check: %w", err)
+	}
 	binary, err := compress(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("check: %w", err)
@@ -42,7 +46,7 @@ func (s *Session) Check(ctx context.Context, emit progress.Emit) ([]check.Measur
 	for i, n := range s.Cluster.Nodes {
 		wg.Go(func() {
 			_ = progress.Step(emit, "check/"+n.Name, n.Name+": measure", func() error { // Rules says what failed
-				m, err := s.measure(ctx, n, binary, strings.TrimSpace(string(id)))
+				m, err := s.measure(ctx, n, upload{binary, sum}, strings.TrimSpace(string(id)))
 				if err != nil {
 					m = check.Measured{Node: n.Name, Failed: err.Error()}
 				}
@@ -72,11 +76,20 @@ func compress(path string) ([]byte, error) {
 	if _, err := io.Copy(z, f); err != nil {
 		return nil, err
 	}
-	return buf.Bytes(), z.Close()
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return buf.Bytes(), nil
+}
+
+// upload is an executable on its way: compressed, and the hash it must arrive with.
+type upload struct {
+	gzipped []byte
+	sha256  string
 }
 
 // measure runs this executable on the node for a moment.
-func (s *Session) measure(ctx context.Context, n model.Node, binary []byte, clusterID string) (check.Measured, error) {
+func (s *Session) measure(ctx context.Context, n model.Node, u upload, clusterID string) (check.Measured, error) {
 	c := s.Cluster
 	remote, err := ssh.Dial(ctx, ssh.Config{Addr: net.JoinHostPort(n.Address().String(), strconv.Itoa(c.SSH.Port)), Name: n.Name,
 		User: c.SSH.User, Identity: c.SSH.Identity, KnownHosts: c.SSH.KnownHosts})
@@ -87,7 +100,7 @@ func (s *Session) measure(ctx context.Context, n model.Node, binary []byte, clus
 	if err := remote.BecomeRoot(ctx); err != nil {
 		return check.Measured{}, err
 	}
-	if err := remote.Upload(ctx, ssh.File{Path: measureOn, Mode: 0o700, Decompress: "gzip -dc"}, bytes.NewReader(binary)); err != nil {
+	if err := remote.Upload(ctx, ssh.File{Path: measureOn, Mode: 0o700, Decompress: "gzip -dc", SHA256: u.sha256}, bytes.NewReader(u.gzipped)); err != nil {
 		return check.Measured{}, err
 	}
 	request, err := json.Marshal(measure.For(c, n, clusterID))

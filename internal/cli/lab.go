@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"nines/internal/cli/live"
+	"nines/internal/cli/view"
 	"nines/internal/lab"
 	"nines/internal/progress"
 )
@@ -41,7 +44,7 @@ after 'nines lab down'. It needs root.`,
 
 func newLabUpCommand(name *string, deploy DeployFunc) *cobra.Command {
 	var o lab.Options
-	var machinesOnly bool
+	var machinesOnly, checkOnly bool
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Bring the lab's machines up and deploy the cluster on them",
@@ -52,6 +55,10 @@ Interrupted, it goes on where it was when it is run again.`,
   nines lab up --machines-only      # machines with SSH, nothing deployed`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if checkOnly {
+				return lab.Supported()
+			}
+			started := time.Now()
 			o.Name = *name
 			var l *lab.Lab
 			err := live.Show(cmd.Context(), cmd.ErrOrStderr(), "Bringing up the machines of lab "+o.Name,
@@ -62,15 +69,45 @@ Interrupted, it goes on where it was when it is run again.`,
 			if err != nil || machinesOnly || deploy == nil {
 				return err
 			}
-			return deploy(cmd.Context(), l.ClusterFile())
+			if err := deploy(cmd.Context(), l.ClusterFile()); err != nil {
+				return err
+			}
+			return writeLabReady(cmd, l, time.Since(started))
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.Profile, "profile", lab.DefaultProfile, "which machines: "+strings.Join(lab.Profiles(), ", "))
 	flags.BoolVar(&o.Bare, "bare", false, "machines without any package of a service: nines installs them all")
 	flags.StringArrayVar(&o.Set, "set", nil, "set a value of cluster.yaml, `PATH=VALUE`; repeatable")
+	flags.BoolVar(&checkOnly, "check", false, "only say whether a lab can run on this machine")
 	flags.BoolVar(&machinesOnly, "machines-only", false, "stop when the machines are up, deploy nothing")
 	return cmd
+}
+
+// writeLabReady says where things are and what to try now.
+func writeLabReady(cmd *cobra.Command, l *lab.Lab, took time.Duration) error {
+	s, err := l.Status(cmd.Context())
+	if err != nil {
+		return err
+	}
+	name, pick := "", ""
+	if l.Name() != lab.DefaultName {
+		name, pick = " --name "+l.Name(), " -c "+l.ClusterFile()
+	}
+	w := tabwriter.NewWriter(cmd.ErrOrStderr(), 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "\nLab %s is up after %s.\n\n", l.Name(), view.Duration(took))
+	for _, f := range s.Forwards {
+		fmt.Fprintf(w, "  %s\thttps://%s\ton this machine\n", f.Name, f.Local)
+	}
+	fmt.Fprintf(w, "  cluster.yaml\t%s\n", l.ClusterFile())
+	fmt.Fprintf(w, "  clients\t%s and openrc beside it\n", filepath.Join(l.Dir(), "clouds.yaml"))
+	fmt.Fprintf(w, "\nTry:\n")
+	fmt.Fprintf(w, "  nines%s status\n", pick)
+	fmt.Fprintf(w, "  nines%s drill run vip-holder-power-off\n", pick)
+	fmt.Fprintf(w, "  nines lab%s exec -- openstack token issue\n", name)
+	fmt.Fprintf(w, "  nines lab%s ssh ctl1\n", name)
+	fmt.Fprintf(w, "  nines lab%s down\n", name)
+	return w.Flush()
 }
 
 func newLabDownCommand(name *string) *cobra.Command {
