@@ -40,7 +40,7 @@ var allowed = map[string]struct {
 	"converge":        {"service model plan health store secret graph progress", "the leader's side of a plan"},
 	"api":             {"model plan health service converge etcd check", "words on the wire"},
 	"agent":           {"api model plan health service node converge host store etcd secret progress check", "one node's process"},
-	"drill":           {"model health service plan progress api", "what clients feel"},
+	"drill":           {"model health service plan progress api converge", "what clients feel"},
 	"render":          {"model plan service secret", "files without touching anything"},
 	"lab":             {"model config progress", "where machines come from; nothing below knows it"},
 	"app":             {"*", "the composition root"},

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"nines/internal/api"
+	"nines/internal/converge"
 	"nines/internal/health"
 	"nines/internal/model"
 	"nines/internal/service"
@@ -19,11 +20,16 @@ type Snapshot struct {
 	Conditions []health.Condition
 	// Leader is the node that plans; empty: nobody.
 	Leader string
+	// Busy says that an apply is under way, and whose.
+	Busy string
 }
 
 // FromStatus makes a snapshot of what the API says.
 func FromStatus(st api.Status) Snapshot {
 	s := Snapshot{Nodes: map[string]map[string]service.Observation{}, VIPHolders: st.VIPHolders, Conditions: st.Conditions, Leader: st.Leader}
+	if st.Apply != nil && st.Apply.State == converge.Converging {
+		s.Busy = st.Apply.Who
+	}
 	for _, n := range st.Nodes {
 		if n.Report != nil {
 			s.Nodes[n.Node] = n.Report.Services
@@ -64,6 +70,9 @@ func Gate(c *model.Cluster, s Snapshot) []string {
 		why = append(why, "nobody holds the VIP")
 	default:
 		why = append(why, fmt.Sprintf("more than one node holds the VIP: %v", s.VIPHolders))
+	}
+	if s.Busy != "" {
+		why = append(why, "an apply by "+s.Busy+" is under way")
 	}
 	if s.Leader == "" {
 		why = append(why, "no agent leads")

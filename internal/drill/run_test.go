@@ -308,6 +308,7 @@ func TestGate(t *testing.T) {
 		}, ""},
 		"two holders":     {func(s *Snapshot) { s.VIPHolders = []string{"ctl1", "ctl2"} }, "more than one"},
 		"no holder":       {func(s *Snapshot) { s.VIPHolders = nil }, "nobody holds"},
+		"an apply":        {func(s *Snapshot) { s.Busy = "root@desk" }, "apply by root@desk"},
 		"no leader":       {func(s *Snapshot) { s.Leader = "" }, "no agent leads"},
 		"a node is away":  {func(s *Snapshot) { delete(s.Nodes, "ctl3") }, "ctl3 does not answer"},
 		"one not serving": {func(s *Snapshot) { s.Nodes["ctl2"]["galera"] = service.Observation{Reason: "Joining"} }, "galera on ctl2 does not serve: Joining"},

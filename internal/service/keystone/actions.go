@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -146,7 +147,7 @@ func (s *Service) checkSchema(ctx context.Context, env service.Env, _ map[string
 		return false, "schema unknown: " + oneLine(err), nil
 	}
 	for _, revision := range want {
-		if !contains(have, revision) {
+		if !slices.Contains(have, revision) {
 			return false, fmt.Sprintf("schema is at %v, the package expects %v", have, want), nil
 		}
 	}
@@ -252,15 +253,6 @@ func (s *Service) runToken(ctx context.Context, env service.Env, args map[string
 		case <-tick.C:
 		}
 	}
-}
-
-func contains(list []string, v string) bool {
-	for _, x := range list {
-		if x == v {
-			return true
-		}
-	}
-	return false
 }
 
 func oneLine(err error) string {
