@@ -18,13 +18,14 @@ func newInitCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Write a commented cluster.yaml, or propose one from an inventory",
-		Long: `Writes a commented cluster.yaml to fill in. With --inventory it proposes one: the smallest machines that
-satisfy a controller's needs become the three controllers, the large others computes, and a comment says
-why.
+		Long: `Writes a commented cluster.yaml to fill in. With --inventory it proposes one:
+the smallest machines that satisfy a controller's needs become the three
+controllers, the large others computes, and a comment says why.
 
-The inventory is CSV: address, hostname, cores, memory, disk, NICs. A header may name the columns in any
-order and add the addresses on external, tenant and storage. Sizes: 12G, 16384 MB, 1.2T; a bare number
-counts GB. NICs: a number, or the interfaces' names.`,
+The inventory is CSV: address, hostname, cores, memory, disk, NICs. A header may
+name the columns in any order and add the addresses on external, tenant and
+storage. Sizes: 12G, 16384 MB, 1.2T; a bare number counts GB. NICs: a number, or
+the interfaces' names.`,
 		Example: `  nines init
   nines init --inventory servers.csv
   nines init -o -            # to standard output`,

@@ -124,14 +124,15 @@ func newRoot(g *globals) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "nines",
 		Short: "A highly available OpenStack control plane, deployed, healed and proved",
-		Long: `nines deploys a highly available OpenStack control plane from one cluster.yaml, keeps it healthy, and
-proves it with failure drills.
+		Long: `nines deploys a highly available OpenStack control plane from one
+cluster.yaml, keeps it healthy, and proves it with failure drills.
 
-Which cluster a command means: -c FILE, else $NINES_CLUSTER, else ./cluster.yaml, else the only lab on this
-machine.
+Which cluster a command means: -c FILE, else $NINES_CLUSTER, else
+./cluster.yaml, else the only lab on this machine.
 
-Exit codes: 0 success, 1 failure, 2 success with something to look at (plan: there are changes; status: not
-healthy; drill: failed verdict), 64 wrong usage, 130 interrupted.`,
+Exit codes: 0 success, 1 failure, 2 success with something to look at (plan:
+there are changes; status: not healthy; drill: failed verdict), 64 wrong usage,
+130 interrupted.`,
 		Example: `  nines init                 # write a commented cluster.yaml
   nines plan                 # what would change
   nines apply                # change it

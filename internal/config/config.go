@@ -38,7 +38,7 @@ const maxSize = 4 << 20
 func Load(path string) (*model.Cluster, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the cluster's description (nines init writes one): %w", err)
+		return nil, &FileError{Err: err}
 	}
 	p := parse(path, text)
 	if p.failed() {
@@ -50,6 +50,15 @@ func Load(path string) (*model.Cluster, error) {
 	}
 	return p.cluster, nil
 }
+
+// FileError says that cluster.yaml could not be read at all.
+type FileError struct{ Err error }
+
+func (e *FileError) Error() string { return "cluster.yaml cannot be read: " + e.Err.Error() }
+func (e *FileError) Unwrap() error { return e.Err }
+
+// Hint says what to do now.
+func (e *FileError) Hint() string { return "'nines init' writes one, '-c FILE' names another" }
 
 // Parse turns the text of a cluster.yaml into a Cluster. The name is used in
 // errors only. All problems are reported at once in an *Errors.

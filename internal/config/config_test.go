@@ -126,7 +126,8 @@ func write(t *testing.T, path, text string) {
 
 func TestLoadOfMissingFileSaysWhatToDo(t *testing.T) {
 	_, err := config.Load(filepath.Join(t.TempDir(), "cluster.yaml"))
-	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "nines init") {
+	var missing *config.FileError
+	if !errors.As(err, &missing) || !errors.Is(err, os.ErrNotExist) || !strings.Contains(missing.Hint(), "nines init") {
 		t.Errorf("got %v", err)
 	}
 }
