@@ -174,7 +174,7 @@ func (r *run) look(ctx context.Context, m *machine) ([]Problem, error) {
 	if m.facts, err = parseFacts(out.Stdout); err != nil {
 		return nil, err
 	}
-	x := expectation{cluster: c, node: m.node, id: r.state.id, asked: asked, answered: time.Now()}
+	x := expectation{cluster: c, node: m.node, id: r.state.id, ca: r.state.ca.Pair().Cert, asked: asked, answered: time.Now()}
 	sum, err := r.binary.sum()
 	if err != nil {
 		return nil, fmt.Errorf("read the executable: %w", err)

@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -29,6 +30,7 @@ type expectation struct {
 	cluster *model.Cluster
 	node    model.Node
 	id      string // of the cluster
+	ca      []byte // its authority's certificate, PEM
 	binary  int64  // size of the executable, bytes; 0: it is there already
 	// asked and answered are the own clock before and after the machine was asked.
 	asked, answered time.Time
@@ -99,7 +101,8 @@ const cleanByHand = "if the machine is free: install it anew, or on it run: syst
 func checkForeign(x expectation, f facts) []Problem {
 	file, ok := f.files[model.PathAgentConfig]
 	if !ok {
-		if f.store {
+		// A machine that trusts this cluster's authority is this cluster's.
+		if f.store && !bytes.Equal(f.files[model.PathCA].content, x.ca) {
 			return []Problem{{Text: "it has data of etcd in " + model.PathState + " but no " + model.PathAgentConfig + ": nobody knows of which cluster", Next: cleanByHand}}
 		}
 		return nil

@@ -100,6 +100,8 @@ func TestJudge(t *testing.T) {
 		"another node of this":                  {[]string{agentFile(t, clusterID, "ctl2")}, []string{"it is node ctl2 of this cluster already, not ctl1"}},
 		"damaged agent.json":                    {[]string{"file " + model.PathAgentConfig + " 600 root:root e30="}, []string{"is damaged"}},
 		"data of etcd alone":                    {[]string{"store yes"}, []string{"data of etcd"}},
+		"data of etcd, our authority":           {[]string{"store yes", "file " + model.PathCA + " 644 root:root b3Vycw=="}, nil},
+		"data of etcd, another authority":       {[]string{"store yes", "file " + model.PathCA + " 644 root:root b3RoZXI="}, []string{"data of etcd"}},
 		"data of etcd, known":                   {[]string{"store yes", mine}, nil},
 		"port taken": {[]string{`listen 0.0.0.0:7441 users:(("nginx",pid=77,fd=6),("nginx",pid=78,fd=6))`, "cgroup 77 0::/system.slice/nginx.service"},
 			[]string{"port 7441, which the agent needs, is taken by nginx (pid 77)"}},
@@ -118,7 +120,7 @@ func TestJudge(t *testing.T) {
 			}
 			c := testCluster()
 			asked := time.Unix(1763690000, 0)
-			got := judge(expectation{cluster: c, node: c.Nodes[0], id: clusterID, binary: 60 << 20, asked: asked, answered: asked.Add(time.Second)}, f)
+			got := judge(expectation{cluster: c, node: c.Nodes[0], id: clusterID, ca: []byte("ours"), binary: 60 << 20, asked: asked, answered: asked.Add(time.Second)}, f)
 			if len(got) != len(tc.want) {
 				t.Fatalf("%d problems, want %d: %+v", len(got), len(tc.want), got)
 			}
