@@ -1,0 +1,196 @@
+package haproxy
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"nines/internal/model"
+	"nines/internal/plan"
+	"nines/internal/service"
+)
+
+// As HAProxy 3.0 prints it, shortened to the columns around those that count.
+const stat = `# pxname,svname,qcur,status,weight,type,check_status,check_code,check_duration,
+keystone,ctl1,0,UP,1,2,L7OK,200,3,
+keystone,ctl2,0,DOWN 1/2,1,2,L7STS,503,2,
+mariadb,ctl1,0,DOWN,1,2,L4CON,,0,
+mariadb,ctl2,0,UP 1/2,1,2,L7OK,200,0,
+mariadb,ctl3,0,UP,1,2,L7OK,200,0,
+keystone,BACKEND,0,UP,3,1,,,,
+
+`
+
+const table = `# table: mariadb, type: ip, size:1, used:1
+0x7f3c2c0: key=198.18.0.10 use=0 exp=0 shard=0 server_id=3 server_key=ctl3
+
+`
+
+// socket serves canned answers like the administration socket does: one command a connection.
+func socket(t *testing.T, answers map[string]string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			command, _ := bufio.NewReader(conn).ReadString('\n')
+			if answer, ok := answers[strings.TrimSpace(command)]; ok {
+				io.WriteString(conn, answer)
+			} else {
+				io.Copy(io.Discard, conn) // frozen: takes the connection and says nothing
+			}
+			conn.Close()
+		}
+	}()
+	return path
+}
+
+func TestObserve(t *testing.T) {
+	s := New(testListeners)
+	s.socket = socket(t, map[string]string{"show stat -1 4 -1": stat, "show table mariadb": table})
+	o := s.Observe(t.Context(), service.Env{Cluster: testCluster()})
+	if !o.Serving || o.Reason != "3 of 5 servers up" {
+		t.Errorf("serving %v: %s", o.Serving, o.Reason)
+	}
+	if got, want := o.Facts[FactDown], "keystone/ctl2=L7STS 503;mariadb/ctl1=L4CON"; got != want {
+		t.Errorf("down %q, want %q", got, want)
+	}
+	if got := o.Facts[FactWriter+"mariadb"]; got != "ctl3" {
+		t.Errorf("writer %q, want ctl3: it stands in the table", got)
+	}
+}
+
+func TestWriterWithoutTableEntryIsTheFirstThatIsUp(t *testing.T) {
+	s := New(testListeners)
+	s.socket = socket(t, map[string]string{"show stat -1 4 -1": stat, "show table mariadb": "# table: mariadb, type: ip, size:1, used:0\n\n"})
+	o := s.Observe(t.Context(), service.Env{Cluster: testCluster()})
+	if got := o.Facts[FactWriter+"mariadb"]; got != "ctl2" {
+		t.Errorf("writer %q, want ctl2", got)
+	}
+}
+
+func TestFrozenOrDeadProxyDoesNotServe(t *testing.T) {
+	s := New(testListeners)
+	s.socket = filepath.Join(t.TempDir(), "none")
+	if o := s.Observe(t.Context(), service.Env{Cluster: testCluster()}); o.Serving {
+		t.Error("serving without a socket")
+	}
+	s.socket = socket(t, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if o := s.Observe(ctx, service.Env{Cluster: testCluster()}); o.Serving {
+		t.Error("serving although nothing is answered")
+	}
+}
+
+func TestReadyAfterFirstChecks(t *testing.T) {
+	s := New(testListeners)
+	s.socket = socket(t, map[string]string{"show stat -1 4 -1": strings.ReplaceAll(stat, "L4CON,,", "INI,,")})
+	if done, reason, err := s.ready(t.Context(), service.Env{}, nil); done || err != nil {
+		t.Errorf("ready before the first check of a server: %q, %v", reason, err)
+	}
+	s.socket = socket(t, map[string]string{"show stat -1 4 -1": stat})
+	if done, reason, err := s.ready(t.Context(), service.Env{}, nil); !done || err != nil {
+		t.Errorf("not ready: %q, %v", reason, err)
+	}
+}
+
+func TestJudge(t *testing.T) {
+	sees := func(down string) service.Observation {
+		return service.Observation{Serving: true, Facts: map[string]string{FactDown: down}}
+	}
+	tests := []struct {
+		name string
+		seen map[string]service.Observation
+		want []string
+	}{
+		{"all well", map[string]service.Observation{"ctl1": sees(""), "ctl2": sees(""), "ctl3": sees("")}, nil},
+		{"one server down, told once", map[string]service.Observation{"ctl1": sees("keystone/ctl2=L7STS 503"), "ctl2": sees("keystone/ctl2=L7STS 503"), "ctl3": sees("keystone/ctl2=L7STS 503")},
+			[]string{"haproxy-backend-down/ctl2"}},
+		{"an instance down", map[string]service.Observation{"ctl1": {Reason: "x"}, "ctl2": sees("")}, []string{"haproxy-down/ctl1", "haproxy-down/ctl3"}},
+		{"seen by one only: not dead", map[string]service.Observation{"ctl1": sees("k/ctl1=a;k/ctl2=a;k/ctl3=a"), "ctl2": sees(""), "ctl3": sees("")},
+			[]string{"haproxy-backend-down/ctl1", "haproxy-backend-down/ctl2", "haproxy-backend-down/ctl3"}},
+		{"no server left", map[string]service.Observation{"ctl1": sees("k/ctl1=a;k/ctl2=a;k/ctl3=a"), "ctl2": sees("k/ctl1=a;k/ctl2=a;k/ctl3=a"), "ctl3": sees("k/ctl1=a;k/ctl2=a;k/ctl3=a")},
+			[]string{"haproxy-backend-down/ctl1", "haproxy-backend-down/ctl2", "haproxy-backend-down/ctl3", "haproxy-listener-dead/"}},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			var got []string
+			for _, c := range New(testListeners).Judge(testCluster(), tc.seen) {
+				got = append(got, c.Code+"/"+c.Node)
+			}
+			if !slices.Equal(got, tc.want) {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestListenersThatClashAreRefused(t *testing.T) {
+	for name, ls := range map[string][]service.Listener{
+		"name": {{Name: "a", Port: 1}, {Name: "a", Port: 2}},
+		"port": {{Name: "a", Port: 1}, {Name: "b", Port: 1}},
+	} {
+		s := New(nil)
+		if _, err := s.published(testCluster()); err != nil {
+			t.Fatal(err)
+		}
+		s = New(testListenersOf(ls))
+		if _, err := s.published(testCluster()); err == nil {
+			t.Errorf("two listeners of one %s are accepted", name)
+		}
+	}
+}
+
+func TestResourcesFormAPlan(t *testing.T) {
+	rs := testResources(t)
+	for _, name := range []string{service.CapPackages, service.CapBase} {
+		rs = append(rs, plan.Resource{ID: plan.ID(name), Action: &plan.Action{Name: name}, Provides: []string{name}})
+	}
+	if _, err := plan.Graph(rs); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rs {
+		if r.File != nil && strings.Contains(string(r.File.Content), "statspw") && r.File.Mode&0o077 != 0 {
+			t.Errorf("%s: the password of the statistics page is readable by others", r.ID)
+		}
+	}
+}
+
+func FuzzParseStat(f *testing.F) {
+	f.Add([]byte(stat))
+	f.Add([]byte("# pxname,svname,status,type\n\"a,b\n"))
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		servers, err := parseStat(answer)
+		if err != nil && servers != nil {
+			t.Error("servers and an error")
+		}
+	})
+}
+
+func FuzzParseWriter(f *testing.F) {
+	f.Add([]byte(table))
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		if key := parseWriter(answer); strings.ContainsAny(key, " \n") {
+			t.Errorf("writer %q", key)
+		}
+	})
+}
+
+func testListenersOf(ls []service.Listener) func(*model.Cluster) []service.Listener {
+	return func(*model.Cluster) []service.Listener { return ls }
+}
