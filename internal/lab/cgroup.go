@@ -22,9 +22,10 @@ const cgroupTop = "nines-lab"
 // scheduling refuse real-time priority (keepalived uses it) in a group that has
 // none. A group's share must fit into its parent's.
 const (
-	realTimeTop  = 900_000
-	realTimeLab  = 400_000
-	realTimeNode = 50_000
+	realTimeTop     = 900_000
+	realTimeLab     = 300_000
+	realTimeNode    = 95_000
+	realTimeMachine = 90_000
 )
 
 // hierarchy is one mounted control group hierarchy: the unified one, or one of
@@ -55,9 +56,9 @@ func hierarchies(mountinfo string) ([]hierarchy, error) {
 	return out, nil
 }
 
-// makeCgroups makes the group lab/member in every hierarchy and returns the
+// makeCgroups makes the group lab/member... in every hierarchy and returns the
 // cgroup.procs files a process joins it through.
-func makeCgroups(lab, member string) ([]string, error) {
+func makeCgroups(lab string, member ...string) ([]string, error) {
 	all, err := hierarchies("/proc/thread-self/mountinfo")
 	if err != nil {
 		return nil, err
@@ -65,7 +66,7 @@ func makeCgroups(lab, member string) ([]string, error) {
 	var procs []string
 	for _, h := range all {
 		dir := h.mount
-		for depth, part := range []string{cgroupTop, lab, member} {
+		for depth, part := range append([]string{cgroupTop, lab}, member...) {
 			parent := dir
 			dir = filepath.Join(dir, part)
 			if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -110,9 +111,14 @@ func (h hierarchy) prepare(parent, dir string, depth int) error {
 	}
 	share := filepath.Join(dir, "cpu.rt_runtime_us")
 	if _, err := os.Stat(share); err == nil {
-		runtime := []int{realTimeTop, realTimeLab, realTimeNode}[depth]
-		// With many labs the sum may not fit: keepalived then runs at normal priority.
-		_ = os.WriteFile(share, []byte(strconv.Itoa(runtime)), 0)
+		runtime := []int{realTimeTop, realTimeLab, realTimeNode, realTimeMachine}[depth]
+		// With many labs the sum may not fit: take less then, and in the end none,
+		// which only means that keepalived runs at normal priority.
+		for try := runtime; try >= 1000; try /= 2 {
+			if os.WriteFile(share, []byte(strconv.Itoa(try)), 0) == nil {
+				break
+			}
+		}
 	}
 	return nil
 }

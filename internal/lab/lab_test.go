@@ -74,9 +74,9 @@ func TestEveryInterfaceNameFits(t *testing.T) {
 
 func TestMachineConfiguresItself(t *testing.T) {
 	want := `link set lo up
-addr add 198.18.0.11/24 brd + dev mgmt0
+addr replace 198.18.0.11/24 brd + dev mgmt0
 link set mgmt0 up
-addr add 198.18.1.11/24 brd + dev ext0
+addr replace 198.18.1.11/24 brd + dev ext0
 link set ext0 up
 `
 	if got := profiles["core"].nodes[0].networkBatch(); got != want {

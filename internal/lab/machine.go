@@ -10,9 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // createMachine makes the machine's disk with its identity on it, unless it is
@@ -108,13 +111,10 @@ func (l *Lab) boot(ctx context.Context, node nodeSpec) error {
 		return err
 	}
 	console := filepath.Join(l.Dir(), "nodes", node.Name, "console.log")
-	cmd, err := l.inCgroup(node.Name, nspawnCommand(l, node), console)
+	cmd, err := l.machineCommand(node, console)
 	if err != nil {
 		return err
 	}
-	// systemd 257 and libvirt want the unified hierarchy, whatever the host has;
-	// network: sysctls of the machine's own network are its own to set.
-	cmd.Env = append(os.Environ(), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network")
 	err = inPrivateMounts(l.nodeRun(node.Name), func() error {
 		if err := l.mountMachine(ctx, node); err != nil {
 			return err
@@ -150,28 +150,62 @@ func nspawnCommand(l *Lab, node nodeSpec) []string {
 // machineName is the name nspawn knows the machine by, unique on the host.
 func machineName(lab, node string) string { return "nines-" + lab + "-" + node }
 
-// inCgroup prepares a detached command that runs in the lab's control group
-// member: in a session of its own, so that neither the end of this process nor
-// its terminal's reaches it. The shell joins the groups before anything of the
-// command runs; doing it after would leave children behind.
-func (l *Lab) inCgroup(member string, args []string, output string) (*exec.Cmd, error) {
-	procs, err := makeCgroups(l.Name(), member)
+// joinScript puts the shell into the control groups whose cgroup.procs files
+// it is given (their number first) and then becomes the command that follows.
+const joinScript = `n=$1; shift; while [ "$n" -gt 0 ]; do echo 0 >"$1" || exit 125; shift; n=$((n-1)); done; exec "$@"`
+
+// rebootScript runs the command again while it ends with 133: that is how
+// systemd-nspawn with --keep-unit says that its machine wants to reboot.
+const rebootScript = `while "$@"; [ $? -eq 133 ]; do :; done`
+
+// joining puts the shell that joins the control group before the command.
+func joining(args []string, lab string, member ...string) ([]string, error) {
+	procs, err := makeCgroups(lab, member...)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := exec.LookPath(args[0]); err != nil {
-		return nil, err
-	}
-	out, err := os.OpenFile(output, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	shell := append([]string{"/bin/sh", "-c", joinScript, "sh", strconv.Itoa(len(procs))}, procs...)
+	return append(shell, args...), nil
+}
+
+// detached prepares a command in a session of its own with its output in a
+// file, so that neither the end of this process nor its terminal's reaches it.
+func detached(args []string, output string) (*exec.Cmd, error) {
+	out, err := os.OpenFile(output, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	const join = `n=$1; shift; while [ "$n" -gt 0 ]; do echo $$ >"$1" || exit 125; shift; n=$((n-1)); done; exec "$@"`
-	shell := append([]string{"-c", join, "sh", fmt.Sprint(len(procs))}, procs...)
-	cmd := exec.Command("/bin/sh", append(shell, args...)...)
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = "/"
-	cmd.Stdout, cmd.Stderr = out, out // files: no goroutine of ours is needed to copy
+	cmd.Stdout, cmd.Stderr = out, out // a file: no goroutine of ours is needed to copy
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	return cmd, nil
+}
+
+// machineCommand prepares the detached processes of the machine: a shell that
+// boots it again on reboot, and nspawn, each in a control group of its own
+// below the machine's (in version 2 a group with groups below holds no process).
+func (l *Lab) machineCommand(node nodeSpec, console string) (*exec.Cmd, error) {
+	args, err := joining(nspawnCommand(l, node), l.Name(), node.Name, "machine")
+	if err != nil {
+		return nil, err
+	}
+	args, err = joining(append([]string{"/bin/sh", "-c", rebootScript, "sh"}, args...), l.Name(), node.Name, "watch")
+	if err != nil {
+		return nil, err
+	}
+	cmd, err := detached(args, console)
+	if err != nil {
+		return nil, err
+	}
+	cmd.Env = append(os.Environ(),
+		// systemd 257 and libvirt want the unified hierarchy, whatever the host has.
+		"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1",
+		// Sysctls of the machine's own network are its own to set.
+		"SYSTEMD_NSPAWN_API_VFS_WRITABLE=network",
+		// The lab's locks do; those of nspawn stay behind when it is killed.
+		"SYSTEMD_NSPAWN_LOCK=0",
+	)
 	return cmd, nil
 }
 

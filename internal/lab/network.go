@@ -218,7 +218,7 @@ func ipNet(p netip.Prefix) *net.IPNet {
 func (n nodeSpec) networkBatch() string {
 	batch := "link set lo up\n"
 	for _, p := range n.plugs() {
-		batch += fmt.Sprintf("addr add %s brd + dev %s\nlink set %s up\n", p.address, p.network.nic, p.network.nic)
+		batch += fmt.Sprintf("addr replace %s brd + dev %s\nlink set %s up\n", p.address, p.network.nic, p.network.nic)
 	}
 	return batch
 }

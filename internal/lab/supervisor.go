@@ -59,7 +59,11 @@ func (l *Lab) startSupervisor(ctx context.Context, command []string) error {
 		return err
 	}
 	logFile := filepath.Join(l.Dir(), "supervisor.log")
-	cmd, err := l.inCgroup(supervisorMember, append(command, "--name", l.Name()), logFile)
+	args, err := joining(append(command, "--name", l.Name()), l.Name(), supervisorMember)
+	if err != nil {
+		return err
+	}
+	cmd, err := detached(args, logFile)
 	if err != nil {
 		return err
 	}
