@@ -110,7 +110,7 @@ func (h hierarchy) prepare(parent, dir string, depth int) error {
 		}
 	}
 	share := filepath.Join(dir, "cpu.rt_runtime_us")
-	if _, err := os.Stat(share); err == nil {
+	if _, err := os.Stat(share); err == nil && !slices.Contains([]string{supervisorMember, watchMember}, filepath.Base(dir)) {
 		runtime := []int{realTimeTop, realTimeLab, realTimeNode, realTimeMachine}[depth]
 		// With many labs the sum may not fit: take less then, and in the end none,
 		// which only means that keepalived runs at normal priority.

@@ -150,6 +150,12 @@ func nspawnCommand(l *Lab, node nodeSpec) []string {
 // machineName is the name nspawn knows the machine by, unique on the host.
 func machineName(lab, node string) string { return "nines-" + lab + "-" + node }
 
+// The control groups of a machine, below the one of its name.
+const (
+	machineMember = "machine" // nspawn and everything in the machine
+	watchMember   = "watch"   // the shell that boots it again
+)
+
 // joinScript puts the shell into the control groups whose cgroup.procs files
 // it is given (their number first) and then becomes the command that follows.
 const joinScript = `n=$1; shift; while [ "$n" -gt 0 ]; do echo 0 >"$1" || exit 125; shift; n=$((n-1)); done; exec "$@"`
@@ -186,11 +192,11 @@ func detached(args []string, output string) (*exec.Cmd, error) {
 // boots it again on reboot, and nspawn, each in a control group of its own
 // below the machine's (in version 2 a group with groups below holds no process).
 func (l *Lab) machineCommand(node nodeSpec, console string) (*exec.Cmd, error) {
-	args, err := joining(nspawnCommand(l, node), l.Name(), node.Name, "machine")
+	args, err := joining(nspawnCommand(l, node), l.Name(), node.Name, machineMember)
 	if err != nil {
 		return nil, err
 	}
-	args, err = joining(append([]string{"/bin/sh", "-c", rebootScript, "sh"}, args...), l.Name(), node.Name, "watch")
+	args, err = joining(append([]string{"/bin/sh", "-c", rebootScript, "sh"}, args...), l.Name(), node.Name, watchMember)
 	if err != nil {
 		return nil, err
 	}
