@@ -40,6 +40,7 @@ type view struct {
 	Donors, SSTUser, BufferPool, ProviderOptions        string
 	CA, Cert, Key, TLSGroup                             string
 	BootstrapMark, BootstrapEnv                         string
+	ConfigPath                                          string
 	Port, MaxConnections                                int
 }
 
@@ -90,6 +91,8 @@ func files(c *model.Cluster, n model.Node) ([]plan.Resource, error) {
 		{"config", "90-nines.cnf.tmpl", configPath, validate},
 		{"provider", "91-nines-provider.cnf.tmpl", providerPath, validate},
 		{"unit-settings", "mariadb.service.conf.tmpl", dropInPath, nil},
+		{"socket-settings", "mariadb.socket.conf.tmpl", "/etc/systemd/system/mariadb.socket.d/50-nines.conf", nil},
+		{"extra-socket-settings", "mariadb.socket.conf.tmpl", "/etc/systemd/system/mariadb-extra.socket.d/50-nines.conf", nil},
 	}
 	v := viewOf(c, n)
 	var out []plan.Resource
@@ -107,9 +110,7 @@ func files(c *model.Cluster, n model.Node) ([]plan.Resource, error) {
 	return out, nil
 }
 
-// socketUnits come with the package. Where they are enabled (systemd enables all units at the first boot of
-// a copied image), systemd itself listens on port 3306 of every address and starts the server for
-// whoever connects, at any time: no member may be started like that.
+// socketUnits come with the package and are not to be used; the reason stands in mariadb.socket.conf.tmpl.
 var socketUnits = []string{"mariadb.socket", "mariadb-extra.socket"}
 
 func sockets(n model.Node) []plan.Resource {
@@ -118,7 +119,7 @@ func sockets(n model.Node) []plan.Resource {
 		out = append(out, plan.Resource{
 			ID: plan.Make("galera", n.Name, "unit", name), Service: "galera", Node: n.Name,
 			Unit:  &plan.Unit{Name: name},
-			After: []plan.ID{plan.Make("galera", n.Name, "packages", "mariadb")},
+			After: []plan.ID{fileID(n.Name, "socket-settings"), fileID(n.Name, "extra-socket-settings"), fileID(n.Name, "config")},
 		})
 	}
 	return out
@@ -199,7 +200,8 @@ func viewOf(c *model.Cluster, n model.Node) view {
 		BufferPool: c.Tuning.Galera.BufferPool, ProviderOptions: providerOptions(c.Tuning.Galera, n.Address()),
 		CA: model.PathCA, Cert: model.PathCert, Key: model.PathKey, TLSGroup: model.GroupTLS,
 		BootstrapMark: bootstrapMark, BootstrapEnv: bootstrapEnv,
-		Port: model.PortMariaDB, MaxConnections: maxConnections,
+		ConfigPath: configPath,
+		Port:       model.PortMariaDB, MaxConnections: maxConnections,
 	}
 }
 

@@ -1,0 +1,87 @@
+package galera
+
+import (
+	"slices"
+	"testing"
+
+	"nines/internal/service"
+)
+
+func codes(o service.Observation) []string {
+	var out []string
+	for _, c := range o.Conditions {
+		out = append(out, c.Code)
+		if c.Hint == "" || c.Text == "" {
+			out = append(out, c.Code+" says too little")
+		}
+	}
+	return out
+}
+
+func TestObservation(t *testing.T) {
+	with := func(kv ...string) status {
+		st := synced3()
+		for i := 0; i < len(kv); i += 2 {
+			st[kv[i]] = kv[i+1]
+		}
+		return st
+	}
+	cases := map[string]struct {
+		status  status
+		serving bool
+		codes   []string
+	}{
+		"synced":         {with(), true, nil},
+		"donor serves":   {with("wsrep_local_state", "2", "wsrep_local_state_comment", "Donor/Desynced"), true, []string{"galera-donor"}},
+		"joined":         {with("wsrep_local_state", "3"), false, []string{"galera-not-synced"}},
+		"not ready":      {with("wsrep_ready", "OFF"), false, []string{"galera-not-synced"}},
+		"non-Primary":    {with("wsrep_cluster_status", "non-Primary", "wsrep_ready", "OFF"), false, []string{"galera-non-primary"}},
+		"slowed":         {with("wsrep_flow_control_paused", "0.25"), true, []string{"galera-flow-control"}},
+		"without Galera": {status{}, false, []string{"galera-non-primary"}},
+	}
+	for name, c := range cases {
+		o := observation(c.status)
+		if o.Serving != c.serving || !slices.Equal(codes(o), c.codes) || o.Reason == "" {
+			t.Errorf("%s: serving %v (%s), %v", name, o.Serving, o.Reason, codes(o))
+		}
+	}
+}
+
+func TestObserveAStoppedServer(t *testing.T) {
+	r := newRig(t, "ctl1", fakePeers{})
+	r.grastate(someUUID, "12", "0")
+	o := r.Observe(t.Context(), r.env)
+	if o.Serving || o.Facts["grastate_uuid"] != someUUID || o.Facts["grastate_seqno"] != "12" || !slices.Equal(codes(o), []string{"galera-down"}) {
+		t.Errorf("%+v", o)
+	}
+}
+
+func TestJudge(t *testing.T) {
+	member := func(uuid, size string) service.Observation {
+		return service.Observation{Serving: true, Facts: map[string]string{"wsrep_cluster_state_uuid": uuid, "wsrep_cluster_size": size}}
+	}
+	down := func(uuid string) service.Observation {
+		return service.Observation{Facts: map[string]string{"grastate_uuid": uuid}}
+	}
+	cases := map[string]struct {
+		seen map[string]service.Observation
+		want []string
+	}{
+		"whole":                 {map[string]service.Observation{"ctl1": member(someUUID, "3"), "ctl2": member(someUUID, "3"), "ctl3": member(someUUID, "3")}, nil},
+		"one down":              {map[string]service.Observation{"ctl1": member(someUUID, "2"), "ctl2": member(someUUID, "2"), "ctl3": down(someUUID)}, []string{"galera-size", "galera-size", "galera-degraded"}},
+		"two histories":         {map[string]service.Observation{"ctl1": member(someUUID, "3"), "ctl2": member(someUUID, "3"), "ctl3": down(otherUUID)}, []string{"galera-split-history", "galera-degraded"}},
+		"a new one is empty":    {map[string]service.Observation{"ctl1": member(someUUID, "3"), "ctl2": member(someUUID, "3"), "ctl3": down(zeroUUID)}, []string{"galera-degraded"}},
+		"nobody serves":         {map[string]service.Observation{"ctl1": down(someUUID), "ctl2": down(someUUID), "ctl3": down(someUUID)}, []string{"galera-no-service"}},
+		"an agent is silent":    {map[string]service.Observation{"ctl1": member(someUUID, "3"), "ctl2": member(someUUID, "3")}, []string{"galera-unknown", "galera-degraded"}},
+		"a stranger takes part": {map[string]service.Observation{"ctl1": member(someUUID, "4"), "ctl2": member(someUUID, "3"), "ctl3": member(someUUID, "3")}, []string{"galera-size"}},
+	}
+	for name, c := range cases {
+		var got []string
+		for _, x := range testService().Judge(testCluster(), c.seen) {
+			got = append(got, x.Code)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,264 @@
+package galera
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"nines/internal/host"
+	"nines/internal/host/hosttest"
+	"nines/internal/model"
+	"nines/internal/secret"
+	"nines/internal/service"
+)
+
+const (
+	someUUID  = "f8f8fc8f-e559-11f1-8745-67c4afa31da5"
+	otherUUID = "11111111-e559-11f1-8745-67c4afa31da5"
+)
+
+// fakeServer is the local server: it serves with status once up is set.
+type fakeServer struct {
+	status status
+	err    error
+	rows   map[string][][]string // by a part of the query
+	done   []string
+}
+
+func (f *fakeServer) Status(context.Context) (status, error) { return f.status, f.err }
+
+func (f *fakeServer) Rows(_ context.Context, q string, _ ...any) ([][]string, error) {
+	for part, rows := range f.rows {
+		if strings.Contains(q, part) {
+			return rows, f.err
+		}
+	}
+	return nil, f.err
+}
+
+func (f *fakeServer) Exec(_ context.Context, st string) error {
+	f.done = append(f.done, st)
+	return f.err
+}
+
+type fakePeers struct {
+	reach map[string]reach  // by address; others are stopped
+	uuid  map[string]string // by name
+}
+
+func (f fakePeers) Look(_ context.Context, a netip.Addr) reach {
+	if r, ok := f.reach[a.String()]; ok {
+		return r
+	}
+	return stopped
+}
+
+func (f fakePeers) ClusterUUID(_ context.Context, _ service.Env, n model.Node) (string, error) {
+	if u := f.uuid[n.Name]; u != "" {
+		return u, nil
+	}
+	return "", errors.New("it is non-Primary")
+}
+
+func synced3() status {
+	return status{"wsrep_cluster_status": "Primary", "wsrep_ready": "ON", "wsrep_local_state": "4",
+		"wsrep_local_state_comment": "Synced", "wsrep_cluster_size": "3", "wsrep_cluster_state_uuid": someUUID}
+}
+
+// rig is one node under test. Its server answers as soon as its unit was started.
+type rig struct {
+	*Service
+	host   *hosttest.Host
+	server *fakeServer
+	env    service.Env
+	// marked says whether the mark was there when the unit started.
+	marked bool
+}
+
+// starting is the fake host with an eye on the start.
+type starting struct {
+	*hosttest.Host
+	rig *rig
+}
+
+func (s starting) StartUnit(ctx context.Context, name string) error {
+	_, err := s.ReadFile(bootstrapMark)
+	s.rig.marked = err == nil
+	if err := s.Host.StartUnit(ctx, name); err != nil {
+		return err
+	}
+	s.rig.server.err, s.rig.server.status = nil, synced3()
+	return nil
+}
+
+func newRig(t *testing.T, node string, peers fakePeers) *rig {
+	t.Helper()
+	r := &rig{Service: testService(), host: hosttest.New(), server: &fakeServer{err: errors.New("connection refused")}}
+	r.Service.server, r.Service.members = r.server, peers
+	r.host.PutUnit(unitName, host.UnitState{Loaded: true, Active: "inactive"})
+	r.recovered(zeroUUID + ":-1")
+	n, _ := testCluster().Node(node)
+	r.env = service.Env{Host: starting{r.host, r}, Cluster: testCluster(), Node: n,
+		Secrets: secret.Map{ProbeSecret: "probe", "keystone/database": "secret"}, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	return r
+}
+
+func (r *rig) recovered(position string) {
+	r.host.Answer("/usr/sbin/mariadbd --user=mysql", "2026-11-21  3:13:52 0 [Note] WSREP: Recovered position: "+position+"\n", 0)
+}
+
+func (r *rig) grastate(uuid, seqno, safe string) {
+	r.host.PutFile(host.File{Path: dataDir + "/grastate.dat", Mode: 0o660,
+		Content: []byte("# GALERA saved state\nversion: 2.1\nuuid:    " + uuid + "\nseqno:   " + seqno + "\nsafe_to_bootstrap: " + safe + "\n")})
+}
+
+// first is what the planner passes on the first controller.
+var first = map[string]string{"bootstrap": "true"}
+
+func TestStart(t *testing.T) {
+	running2 := fakePeers{reach: map[string]reach{"198.18.0.12": running}, uuid: map[string]string{"ctl2": someUUID}}
+	put := func(path, content string) func(*rig) {
+		return func(r *rig) { r.host.PutFile(host.File{Path: path, Mode: 0o600, Content: []byte(content)}) }
+	}
+	cases := map[string]struct {
+		node  string
+		peers fakePeers
+		args  map[string]string
+		given func(*rig)
+		found bool
+		err   error
+	}{
+		"a fresh cluster is founded by the first":           {node: "ctl1", args: first, found: true},
+		"an empty grastate.dat is none":                     {node: "ctl1", args: first, given: put(dataDir+"/grastate.dat", ""), found: true},
+		"a zero grastate.dat with an empty InnoDB is fresh": {node: "ctl1", args: first, given: func(r *rig) { r.grastate(zeroUUID, "-1", "0") }, found: true},
+		"the others never found":                            {node: "ctl2"},
+		"not beside a running member":                       {node: "ctl1", args: first, peers: running2},
+		"not when a machine is silent": {node: "ctl1", args: first,
+			peers: fakePeers{reach: map[string]reach{"198.18.0.13": unclear}}, err: ErrWouldFound},
+		"not twice":                       {node: "ctl1", args: first, given: put(BootstrappedFile, someUUID), err: ErrWouldFound},
+		"not over data of a cluster":      {node: "ctl1", args: first, given: func(r *rig) { r.recovered(someUUID + ":7") }, err: ErrWouldFound},
+		"a member with history joins":     {node: "ctl1", args: first, given: func(r *rig) { r.grastate(someUUID, "-1", "0") }},
+		"safe_to_bootstrap is not enough": {node: "ctl1", args: first, given: func(r *rig) { r.grastate(someUUID, "12", "1") }},
+		"the lone member goes on": {node: "ctl1", args: first, found: true, given: func(r *rig) {
+			r.grastate(someUUID, "12", "1")
+			put(loneFile, someUUID+"\n")(r)
+		}},
+		"it was alone, then crashed": {node: "ctl1", args: first, given: func(r *rig) {
+			r.grastate(someUUID, "-1", "0")
+			put(loneFile, someUUID+"\n")(r)
+		}},
+		"same history": {node: "ctl3", peers: running2, given: func(r *rig) { r.grastate(someUUID, "5", "0") }},
+		"another history is not overwritten": {node: "ctl3", peers: running2,
+			given: func(r *rig) { r.grastate(otherUUID, "5", "0") }, err: ErrOtherHistory},
+		"nor when only InnoDB knows it": {node: "ctl3", peers: running2,
+			given: func(r *rig) { r.recovered(otherUUID + ":5") }, err: ErrOtherHistory},
+		"a non-Primary peer overwrites nothing": {node: "ctl3", peers: fakePeers{reach: map[string]reach{"198.18.0.12": running}},
+			given: func(r *rig) { r.grastate(otherUUID, "5", "0") }},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, c.node, c.peers)
+			if c.given != nil {
+				c.given(r)
+			}
+			err := r.start(t.Context(), r.env, c.args)
+			if !errors.Is(err, c.err) || (c.err == nil && err != nil) {
+				t.Fatalf("error %v, want %v", err, c.err)
+			}
+			if r.marked != c.found {
+				t.Errorf("founded: %v, want %v", r.marked, c.found)
+			}
+			if _, err := r.host.ReadFile(bootstrapMark); err == nil {
+				t.Error("the mark was left behind")
+			}
+			st, _ := r.host.Unit(t.Context(), unitName)
+			if (st.Active == "active") != (c.err == nil) {
+				t.Errorf("the unit is %s", st.Active)
+			}
+		})
+	}
+}
+
+func TestUnreadableStateIsForAPerson(t *testing.T) {
+	r := newRig(t, "ctl1", fakePeers{})
+	r.host.PutFile(host.File{Path: dataDir + "/grastate.dat", Content: []byte("uuid: what")})
+	if err := r.start(t.Context(), r.env, first); err == nil || !strings.Contains(err.Error(), "a person must look") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestFoundingIsRemembered(t *testing.T) {
+	r := newRig(t, "ctl1", fakePeers{})
+	if err := r.start(t.Context(), r.env, first); err != nil {
+		t.Fatal(err)
+	}
+	f, err := r.host.ReadFile(BootstrappedFile)
+	if err != nil || strings.TrimSpace(string(f.Content)) != someUUID {
+		t.Errorf("%s: %q, %v", BootstrappedFile, f.Content, err)
+	}
+}
+
+// A crash of the agent at any step of founding: repeated, it ends in the same state, and no mark is usable later.
+func TestFoundingSurvivesCrashes(t *testing.T) {
+	for step := range 6 {
+		r := newRig(t, "ctl1", fakePeers{})
+		r.host.CrashAfter(step, step%2 == 0)
+		_ = r.start(t.Context(), r.env, first)
+		r.host.Revive()
+		if err := r.start(t.Context(), r.env, first); err != nil {
+			t.Errorf("crash at step %d: %v", step, err)
+		}
+		if _, err := r.host.ReadFile(BootstrappedFile); err != nil {
+			t.Errorf("crash at step %d: founding was not remembered: %v", step, err)
+		}
+	}
+}
+
+func TestRestartOfALoneMember(t *testing.T) {
+	r := newRig(t, "ctl1", fakePeers{})
+	alone := synced3()
+	alone["wsrep_cluster_size"] = "1"
+	r.server.err, r.server.status = nil, alone
+	r.host.PutUnit(unitName, host.UnitState{Loaded: true, Active: "active"})
+	r.grastate(someUUID, "12", "1") // as the server leaves it when it stops
+	if err := r.start(t.Context(), r.env, map[string]string{"bootstrap": "true", "restart": "true"}); err != nil {
+		t.Fatal(err)
+	}
+	if !r.marked {
+		t.Error("it did not go on with its cluster")
+	}
+	if _, err := r.host.ReadFile(loneFile); err == nil {
+		t.Error("the note was left behind")
+	}
+}
+
+func TestSynced(t *testing.T) {
+	with := func(k, v string) status { st := synced3(); st[k] = v; return st }
+	cases := map[string]struct {
+		status  status
+		running map[string]reach
+		done    bool
+	}{
+		"whole":                         {synced3(), nil, true},
+		"joining":                       {with("wsrep_local_state", "3"), nil, false},
+		"non-Primary":                   {with("wsrep_cluster_status", "non-Primary"), nil, false},
+		"the missing machine is off":    {with("wsrep_cluster_size", "2"), map[string]reach{"198.18.0.11": running, "198.18.0.13": unclear}, true},
+		"a running member is not in it": {with("wsrep_cluster_size", "2"), map[string]reach{"198.18.0.11": running, "198.18.0.13": running}, false},
+	}
+	for name, c := range cases {
+		r := newRig(t, "ctl2", fakePeers{reach: c.running})
+		r.server.err, r.server.status = nil, c.status
+		done, reason, err := r.synced(t.Context(), r.env, nil)
+		if err != nil || done != c.done {
+			t.Errorf("%s: %v (%s), %v", name, done, reason, err)
+		}
+	}
+	r := newRig(t, "ctl2", fakePeers{})
+	if done, reason, err := r.synced(t.Context(), r.env, nil); done || err != nil || reason == "" {
+		t.Errorf("a stopped server: %v %q %v", done, reason, err)
+	}
+}
