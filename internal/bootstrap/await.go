@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -58,22 +57,28 @@ func (e *AgentError) Hint() string {
 }
 
 // asker asks agents for their version over mutual TLS.
-type asker struct{ http *http.Client }
+type asker struct {
+	http *http.Client
+	addr func(model.Node) string // of a node's API
+}
+
+func apiAddr(n model.Node) string {
+	return netip.AddrPortFrom(n.Address(), model.PortAgent).String()
+}
 
 func (r *run) newClient() (*asker, error) {
 	conf, err := secret.ClientTLS(r.state.clientFiles())
 	if err != nil {
 		return nil, err
 	}
-	return &asker{&http.Client{Timeout: askTimeout, Transport: &http.Transport{TLSClientConfig: conf, DialContext: (&net.Dialer{}).DialContext}}}, nil
+	return &asker{addr: apiAddr, http: &http.Client{Timeout: askTimeout, Transport: &http.Transport{TLSClientConfig: conf}}}, nil
 }
 
 func (a *asker) close() { a.http.CloseIdleConnections() }
 
 func (a *asker) version(ctx context.Context, n model.Node) (version, error) {
 	var v version
-	addr := netip.AddrPortFrom(n.Address(), model.PortAgent)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+addr.String()+"/v1/version", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+a.addr(n)+"/v1/version", nil)
 	if err != nil {
 		return v, err
 	}
@@ -96,46 +101,57 @@ func (a *asker) version(ctx context.Context, n model.Node) (version, error) {
 	return v, json.Unmarshal(body, &v)
 }
 
+// strangerError says that something else answers where an agent should.
+type strangerError struct{ text string }
+
+func (e *strangerError) Error() string { return e.text }
+
+// ready returns nil when the node's agent has a quorum behind it, else why not.
+func (a *asker) ready(ctx context.Context, n model.Node, clusterID string) error {
+	v, err := a.version(ctx, n)
+	switch {
+	case err != nil:
+		return err
+	case v.ClusterID != clusterID || v.Node != n.Name:
+		return &strangerError{fmt.Sprintf("at %s answers node %q of cluster %s", a.addr(n), v.Node, v.ClusterID)}
+	case v.Store != ready:
+		return errors.New("etcd: " + v.Store)
+	}
+	return nil
+}
+
 // await waits until a node's agent answers and has the quorum of etcd behind it.
 func (r *run) await(ctx context.Context, a *asker, m *machine, task string) error {
 	return r.task(m, task, "wait for the agent and its quorum", func() (string, error) {
 		ctx, cancel := context.WithTimeout(ctx, r.Wait)
 		defer cancel()
-		last := "it was not asked yet"
+		last := errors.New("it was not asked yet")
 		tick := time.NewTicker(askEvery)
 		defer tick.Stop()
 		for {
-			v, err := a.version(ctx, m.node)
-			switch {
-			case ctx.Err() != nil: // its error is the deadline's, not the agent's
-			case err != nil:
-				last = err.Error()
-			case v.ClusterID != r.state.id || v.Node != m.node.Name:
-				return "", &AgentError{Node: m.node.Name, Text: fmt.Sprintf("at %s answers node %q of cluster %s", m.node.Address(), v.Node, v.ClusterID)}
-			case v.Store == ready:
-				return "", nil
-			default:
-				last = "etcd: " + v.Store
-			}
-			if done, err := r.pause(ctx, tick, m, last); done {
+			err := a.ready(ctx, m.node, r.state.id)
+			var stranger *strangerError
+			if err == nil || errors.As(err, &stranger) {
 				return "", err
+			}
+			if ctx.Err() == nil { // else it is the deadline's error, not the agent's
+				last = err
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return "", r.late(ctx, m, last)
 			}
 		}
 	})
 }
 
-// pause waits for the next tick; when the time is over, it says why it was not enough.
-func (r *run) pause(ctx context.Context, tick *time.Ticker, m *machine, last string) (done bool, err error) {
-	select {
-	case <-tick.C:
-		return false, nil
-	case <-ctx.Done():
-	}
+// late says why the time was not enough.
+func (r *run) late(ctx context.Context, m *machine, last error) error {
 	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return true, ctx.Err()
+		return ctx.Err()
 	}
-	r.Log.Debug("agent is late", "node", m.node.Name, "last", last)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
 	defer cancel()
-	return true, &AgentError{Node: m.node.Name, Text: fmt.Sprintf("the agent is not ready after %s: %s", r.Wait, last), Journal: journal(ctx, m), Err: context.DeadlineExceeded}
+	return &AgentError{Node: m.node.Name, Text: fmt.Sprintf("the agent is not ready after %s: %v", r.Wait, last), Journal: journal(ctx, m), Err: last}
 }

@@ -51,6 +51,8 @@ type machine struct {
 	want   []file
 	// changed holds the paths that were replaced.
 	changed []string
+	// stale: the agent runs with something that was replaced.
+	stale bool
 }
 
 // run is one bootstrap at work.
@@ -200,12 +202,24 @@ func (r *run) install(ctx context.Context) error {
 }
 
 // start starts the agents that do not run, all at once: etcd needs a majority of them.
+// Agents that run, are not ready and got something new are restarted here as well: what
+// is new may be what they lack, and they carry no quorum that could be lost.
 func (r *run) start(ctx context.Context) error {
+	client, err := r.newClient()
+	if err != nil {
+		return err
+	}
+	defer client.close()
 	return r.onAll(ctx, func(ctx context.Context, m *machine) error {
-		if m.facts.agent == "active" {
+		if m.facts.agent != "active" {
+			return r.task(m, "start", "start the agent", func() (string, error) { return "", startAgent(ctx, m) })
+		}
+		m.stale = slices.ContainsFunc(m.changed, needsRestart)
+		if !m.stale || client.ready(ctx, m.node, r.state.id) == nil {
 			return nil
 		}
-		return r.task(m, "start", "start the agent", func() (string, error) { return "", startAgent(ctx, m) })
+		m.stale = false
+		return r.task(m, "start", "restart the agent", func() (string, error) { return "", restartAgent(ctx, m) })
 	})
 }
 
@@ -230,15 +244,15 @@ func (r *run) restart(ctx context.Context) error {
 	}
 	defer client.close()
 	for _, m := range r.machines {
-		if m.facts.agent != "active" || !slices.ContainsFunc(m.changed, needsRestart) {
+		if !m.stale {
 			continue
 		}
 		err := r.task(m, "restart", "restart the agent", func() (string, error) { return "", restartAgent(ctx, m) })
-		if err != nil {
-			return err
+		if err == nil {
+			err = r.await(ctx, client, m, "ready-again")
 		}
-		if err := r.await(ctx, client, m, "ready-again"); err != nil {
-			return err
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.node.Name, err)
 		}
 	}
 	return nil

@@ -230,6 +230,9 @@ func control(ctx context.Context, m *machine, script string) error {
 
 // journal returns the agent's last lines, "" when there are none.
 func journal(ctx context.Context, m *machine) string {
+	if m.remote == nil {
+		return ""
+	}
 	out, err := m.remote.Run(ctx, "journalctl -u "+unitAgent+" -n 8 --no-pager -o cat", nil)
 	if err != nil {
 		return ""
