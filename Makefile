@@ -8,7 +8,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X nines/internal/cli.version=$(VERSION)
 # The lab tests' own lab: it never meets one that a person runs.
 E2E_LAB ?= e2e
-STATICCHECK := honnef.co/go/tools/cmd/staticcheck@2025.1.1
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
 .PHONY: build test unit e2e race lint fuzz bench lab clean FORCE
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"nines/internal/api"
 	"nines/internal/app"
 	"nines/internal/cli/live"
 	"nines/internal/cli/view"
@@ -68,7 +69,7 @@ func (g *globals) apply(ctx context.Context, s *app.Session, c consent) error {
 		return err
 	}
 	if c.agreed == "" {
-		reply, err := agents.Plan(ctx, s.Cluster)
+		reply, err := agents.Plan(ctx, s.Cluster.Shared())
 		if err != nil {
 			return err
 		}
@@ -82,7 +83,7 @@ func (g *globals) apply(ctx context.Context, s *app.Session, c consent) error {
 			}
 		}
 	}
-	record, err := agents.Apply(ctx, converge.Request{Spec: s.Cluster, Who: whoami(), Plan: c.agreed})
+	record, err := agents.Apply(ctx, converge.Request{Spec: s.Cluster.Shared(), Who: whoami(), Plan: c.agreed})
 	if err != nil {
 		return err
 	}
@@ -96,7 +97,36 @@ func (g *globals) apply(ctx context.Context, s *app.Session, c consent) error {
 	if record.State == converge.Failed {
 		return &applyFailed{record.Error}
 	}
-	return s.WriteClientFiles(ctx)
+	if err := s.WriteClientFiles(ctx); err != nil || record.Plan.Empty() {
+		return err
+	}
+	return g.settle(ctx, agents)
+}
+
+// settleTime is how long health checks and clusters may take to notice that all is well.
+const settleTime = 20 * time.Second
+
+// settle ends an apply when the cluster is healthy, or says what is not.
+func (g *globals) settle(ctx context.Context, agents *api.Client) error {
+	deadline := time.Now().Add(settleTime)
+	for {
+		st, err := agents.Status(ctx)
+		if err == nil && st.Healthy {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			if err == nil {
+				view.Conditions(g.err, st.Conditions)
+				err = &hinted{"the apply is done, but the cluster is not healthy yet", "'nines status --watch' shows how it goes on"}
+			}
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
 }
 
 // bootstrap brings agents to nodes that have none.
@@ -241,7 +271,7 @@ func newPlanCommand(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			reply, err := agents.Plan(cmd.Context(), s.Cluster)
+			reply, err := agents.Plan(cmd.Context(), s.Cluster.Shared())
 			if err != nil {
 				return err
 			}

@@ -37,7 +37,8 @@ func commands() []group {
 		{"operate", "Deploy and run it:", []func(*globals) *cobra.Command{
 			newPlanCommand, newApplyCommand, newStatusCommand, newUpgradeCommand}},
 		{"prove", "Try it and prove it:", []func(*globals) *cobra.Command{
-			func(g *globals) *cobra.Command { return newLabCommand(g.deployLab) }}},
+			func(g *globals) *cobra.Command { return newLabCommand(g.deployLab) },
+			func(g *globals) *cobra.Command { return newDrillCommand(g, g.drillsHere) }}},
 		{"", "", []func(*globals) *cobra.Command{newAgentCommand, newMeasureCommand, newVersionCommand}},
 	}
 }

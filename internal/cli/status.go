@@ -141,7 +141,7 @@ func newAgentCommand(g *globals) *cobra.Command {
 				level = slog.LevelDebug
 			}
 			log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: withoutTime}))
-			return app.RunAgent(ctx, file, version, log)
+			return app.RunAgent(ctx, file, Version(), log)
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "/etc/nines/agent.json", "the agent's configuration")

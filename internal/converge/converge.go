@@ -160,7 +160,7 @@ func (l *Leader) Plan(ctx context.Context, c *model.Cluster) (plan.Plan, error) 
 const observeTimeout = 5 * time.Second
 
 func (l *Leader) observe(ctx context.Context, c *model.Cluster) plan.Observed {
-	seen := plan.Observed{Resources: map[plan.ID]plan.Status{}, Unreachable: map[string]string{}, Healthy: map[string]int{}}
+	seen := plan.Observed{Resources: map[plan.ID]plan.Status{}, Unreachable: map[string]string{}, Serving: map[string][]string{}}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, n := range c.Nodes {
@@ -179,7 +179,7 @@ func (l *Leader) observe(ctx context.Context, c *model.Cluster) plan.Observed {
 			}
 			for name, o := range reply.Services {
 				if o.Serving {
-					seen.Healthy[name]++
+					seen.Serving[name] = append(seen.Serving[name], n.Name)
 				}
 			}
 		})

@@ -99,62 +99,65 @@ type Event struct {
 }
 
 // Follow sends the apply's state so far and then every change, until it has
-// ended or send fails. Any agent can serve it: it reads the journal only.
+// ended or send fails; an event may come twice. Any agent can serve it: it reads the
+// journal only.
 func Follow(ctx context.Context, s store.Store, id string, send func(Event) error) error {
+	for {
+		ended, err := followOnce(ctx, s, id, send)
+		if err != nil || ended {
+			return err
+		}
+	}
+}
+
+// followOnce watches first and reads the journal then, so that nothing is missed in between. It
+// returns when the apply has ended or the watch broke.
+func followOnce(ctx context.Context, s store.Store, id string, send func(Event) error) (ended bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ended, next, err := replay(ctx, s, id, send)
-	for err == nil && !ended {
-		ended, next, err = follow(ctx, s, id, next, send)
+	changes := s.Watch(ctx, "apply/", 0)
+	if ended, err = replay(ctx, s, id, send); err != nil || ended {
+		return ended, err
 	}
-	return err
-}
-
-// replay sends what the journal holds; next is the revision to watch from.
-func replay(ctx context.Context, s store.Store, id string, send func(Event) error) (ended bool, next int64, err error) {
-	entries, err := s.List(ctx, "apply/")
-	if err != nil {
-		return false, 0, fmt.Errorf("read the journal: %w", err)
-	}
-	var last *Event
-	for _, e := range entries {
-		next = max(next, e.Revision)
-		ev, ok := decode(e, id)
-		if !ok {
-			continue
-		}
-		if ev.Apply != nil && ev.Apply.State != Converging {
-			last = &ev // the end is sent last
-			continue
-		}
-		if err := send(ev); err != nil {
-			return false, 0, err
-		}
-	}
-	if last != nil {
-		return true, next, send(*last)
-	}
-	return false, next, nil
-}
-
-func follow(ctx context.Context, s store.Store, id string, from int64, send func(Event) error) (ended bool, next int64, err error) {
-	for e := range s.Watch(ctx, "apply/", from) {
+	for e := range changes {
 		ev, ok := decode(e.Entry, id)
 		if e.Deleted || !ok {
 			continue
 		}
-		if err := send(ev); err != nil {
-			return false, 0, err
-		}
-		if ev.Apply != nil && ev.Apply.State != Converging {
-			return true, 0, nil
+		if err := send(ev); err != nil || ev.ended() {
+			return ev.ended(), err
 		}
 	}
-	if ctx.Err() != nil {
-		return false, 0, ctx.Err()
-	}
-	return replay(ctx, s, id, send) // the watch broke: catch up
+	return false, ctx.Err()
 }
+
+// replay sends what the journal holds, the end of the apply last.
+func replay(ctx context.Context, s store.Store, id string, send func(Event) error) (ended bool, err error) {
+	entries, err := s.List(ctx, "apply/")
+	if err != nil {
+		return false, fmt.Errorf("read the journal: %w", err)
+	}
+	var last *Event
+	for _, e := range entries {
+		ev, ok := decode(e, id)
+		if !ok {
+			continue
+		}
+		if ev.ended() {
+			last = &ev
+			continue
+		}
+		if err := send(ev); err != nil {
+			return false, err
+		}
+	}
+	if last != nil {
+		return true, send(*last)
+	}
+	return false, nil
+}
+
+func (ev Event) ended() bool { return ev.Apply != nil && ev.Apply.State != Converging }
 
 func decode(e store.Entry, id string) (Event, bool) {
 	if e.Key == KeyApply {

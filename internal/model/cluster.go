@@ -177,6 +177,14 @@ type KeystoneTuning struct {
 	TokenLifetime  time.Duration `json:"token_lifetime"`
 }
 
+// Shared returns what all nodes agree on: the cluster without the paths that
+// mean something on one operator's machine only.
+func (c *Cluster) Shared() *Cluster {
+	shared := *c
+	shared.SSH, shared.Packages.Key = SSH{}, ""
+	return &shared
+}
+
 // Node returns the node of that name.
 func (c *Cluster) Node(name string) (Node, bool) {
 	for _, n := range c.Nodes {

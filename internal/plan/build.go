@@ -119,7 +119,7 @@ func opFor(r Resource, all map[ID]Resource, seen Observed, after []string) Op {
 		op.Restarts = r.Unit.Name
 	}
 	if m := memberOf(r); m != nil && takesAway(st.Change) {
-		op.Quorum = &Quorum{Name: m.Quorum, Size: m.Size, Needed: m.Needed, Left: left(*m, seen)}
+		op.Quorum = &Quorum{Name: m.Quorum, Size: m.Size, Needed: m.Needed, Left: left(r, seen)}
 	}
 	return op
 }
@@ -131,9 +131,14 @@ func memberOf(r Resource) *Member {
 	return r.Unit.Member
 }
 
-// left is how many members serve while this one is being changed.
-func left(m Member, seen Observed) int {
-	return max(seen.Healthy[m.Quorum]-1, 0)
+// left is how many members serve while this one is being changed. One that does not
+// serve takes nothing away: restarting it may be what brings it back.
+func left(r Resource, seen Observed) int {
+	serving := seen.Serving[r.Unit.Member.Quorum]
+	if slices.Contains(serving, r.Node) {
+		return len(serving) - 1
+	}
+	return len(serving)
 }
 
 func summary(r Resource, st Status) string {
@@ -177,13 +182,21 @@ func blocks(p Plan, all map[ID]Resource, seen Observed) []Block {
 			Hint: "bring the node back, or look at it with 'nines status'"})
 	}
 	for _, op := range p.Ops {
-		if op.Quorum != nil && op.Quorum.Left < op.Quorum.Needed {
+		if breaksQuorum(op, seen) {
 			out = append(out, Block{Code: "quorum", Text: fmt.Sprintf("%s on %s: would leave %d of %d members of %s, %d are needed",
 				op.Summary, op.Node, op.Quorum.Left, op.Quorum.Size, op.Quorum.Name, op.Quorum.Needed),
 				Hint: "bring the missing members back first"})
 		}
 	}
 	return out
+}
+
+// breaksQuorum reports whether the op takes the majority away from members that have
+// it. One or two members have no redundancy to lose: there a restart is an outage
+// that was agreed to with the cluster's size.
+func breaksQuorum(op Op, seen Observed) bool {
+	q := op.Quorum
+	return q != nil && q.Size > 2 && q.Left < q.Needed && slices.Contains(seen.Serving[q.Name], op.Node)
 }
 
 func sortedKeys[V any](m map[string]V) []string {

@@ -39,11 +39,11 @@ var three = []string{"ctl1", "ctl2", "ctl3"}
 
 // inSync observes every resource as wanted and every member serving.
 func inSync(rs []plan.Resource) plan.Observed {
-	seen := plan.Observed{Resources: map[plan.ID]plan.Status{}, Unreachable: map[string]string{}, Healthy: map[string]int{}}
+	seen := plan.Observed{Resources: map[plan.ID]plan.Status{}, Unreachable: map[string]string{}, Serving: map[string][]string{}}
 	for _, r := range rs {
 		seen.Resources[r.ID] = plan.Status{State: plan.InSync}
 		if r.Unit != nil && r.Unit.Member != nil {
-			seen.Healthy[r.Unit.Member.Quorum]++
+			seen.Serving[r.Unit.Member.Quorum] = append(seen.Serving[r.Unit.Member.Quorum], r.Node)
 		}
 	}
 	return seen
@@ -69,7 +69,7 @@ func TestBuild(t *testing.T) {
 			rs:   galera(three[:2]),
 			change: []func(*plan.Observed){func(o *plan.Observed) {
 				clear(o.Resources)
-				clear(o.Healthy)
+				clear(o.Serving)
 			}},
 			want: `
 install mariadb-server galera-4 on ctl1
@@ -83,7 +83,7 @@ start mariadb.service on ctl2 < ctl2:packages ctl2:file`,
 			name: "first starts follow what is declared",
 			rs:   galera(three, func(rs []plan.Resource) { rs[5].After, rs[8].After = []plan.ID{unit("ctl1")}, []plan.ID{unit("ctl2")} }),
 			change: []func(*plan.Observed){drift("start", three...), func(o *plan.Observed) {
-				clear(o.Healthy)
+				clear(o.Serving)
 			}},
 			want: `
 start mariadb.service on ctl1
@@ -111,7 +111,7 @@ restart mariadb.service on ctl2 [quorum 2/3] < ctl1:unit`,
 		{
 			name:   "a start waits while another restarts",
 			rs:     galera(three),
-			change: []func(*plan.Observed){drift("restart", "ctl1"), drift("start", "ctl3"), func(o *plan.Observed) { o.Healthy["galera"] = 3 }},
+			change: []func(*plan.Observed){drift("restart", "ctl1"), drift("start", "ctl3")},
 			want: `
 restart mariadb.service on ctl1 [quorum 2/3]
 start mariadb.service on ctl3 < ctl1:unit`,
@@ -119,7 +119,7 @@ start mariadb.service on ctl3 < ctl1:unit`,
 		{
 			name:   "a restart that would take the majority",
 			rs:     galera(three),
-			change: []func(*plan.Observed){drift("restart", "ctl1"), func(o *plan.Observed) { o.Healthy["galera"] = 2 }},
+			change: []func(*plan.Observed){drift("restart", "ctl1"), func(o *plan.Observed) { o.Serving["galera"] = three[:2] }},
 			want: `
 restart mariadb.service on ctl1 [quorum 1/3]
 blocked quorum`,
@@ -127,15 +127,21 @@ blocked quorum`,
 		{
 			name:   "a stop that would take the majority",
 			rs:     galera(three),
-			change: []func(*plan.Observed){drift("stop", "ctl1"), func(o *plan.Observed) { o.Healthy["galera"] = 2 }},
+			change: []func(*plan.Observed){drift("stop", "ctl1"), func(o *plan.Observed) { o.Serving["galera"] = three[:2] }},
 			want: `
 stop mariadb.service on ctl1 [quorum 1/3]
 blocked quorum`,
 		},
 		{
+			name:   "a restart of a member that does not serve is the way out",
+			rs:     galera(three),
+			change: []func(*plan.Observed){drift("restart", "ctl3"), func(o *plan.Observed) { o.Serving["galera"] = three[:1] }},
+			want:   "\nrestart mariadb.service on ctl3 [quorum 1/3]",
+		},
+		{
 			name:   "a start while the quorum is lost is the way out",
 			rs:     galera(three),
-			change: []func(*plan.Observed){drift("start", "ctl2"), func(o *plan.Observed) { o.Healthy["galera"] = 1 }},
+			change: []func(*plan.Observed){drift("start", "ctl2"), func(o *plan.Observed) { o.Serving["galera"] = three[:1] }},
 			want:   "\nstart mariadb.service on ctl2",
 		},
 		{

@@ -26,8 +26,8 @@ type Status struct {
 type Observed struct {
 	Resources   map[ID]Status     `json:"resources"`
 	Unreachable map[string]string `json:"unreachable,omitempty"` // node -> reason
-	// Healthy counts, for each quorum, the members that serve now.
-	Healthy map[string]int `json:"healthy,omitempty"`
+	// Serving holds, for each quorum, the nodes whose members serve now.
+	Serving map[string][]string `json:"serving,omitempty"`
 }
 
 // Op is one step: bring one resource into its desired state.

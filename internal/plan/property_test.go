@@ -47,11 +47,13 @@ func site(r *rapid.T) []plan.Resource {
 }
 
 func observe(r *rapid.T, rs []plan.Resource) plan.Observed {
-	seen := plan.Observed{Resources: map[plan.ID]plan.Status{}, Unreachable: map[string]string{}, Healthy: map[string]int{}}
+	seen := plan.Observed{Resources: map[plan.ID]plan.Status{}, Unreachable: map[string]string{}, Serving: map[string][]string{}}
 	for _, res := range rs {
 		st := plan.Status{State: rapid.SampledFrom([]plan.State{plan.InSync, plan.Missing, plan.Drifted, plan.Unknown}).Draw(r, "state")}
 		if res.Unit != nil {
-			seen.Healthy[res.Unit.Member.Quorum] = rapid.IntRange(0, res.Unit.Member.Size).Draw(r, "healthy")
+			if q := res.Unit.Member.Quorum; rapid.Bool().Draw(r, "serving") {
+				seen.Serving[q] = append(seen.Serving[q], res.Node)
+			}
 			if st.State != plan.InSync {
 				st.Change = rapid.SampledFrom([]string{"start", "restart", "reload", "enable", "stop"}).Draw(r, "change")
 			}
@@ -160,7 +162,7 @@ func quorums(r *rapid.T, p plan.Plan, rs []plan.Resource, seen plan.Observed, be
 		if (a.Quorum != nil) != takesAway(a.ID) {
 			r.Fatalf("%s (%s): quorum is %+v", a.ID, a.Summary, a.Quorum)
 		}
-		mustBlock = mustBlock || takesAway(a.ID) && seen.Healthy[m.Quorum]-1 < m.Needed
+		mustBlock = mustBlock || takesAway(a.ID) && m.Size > 2 && slices.Contains(seen.Serving[m.Quorum], a.Node) && len(seen.Serving[m.Quorum])-1 < m.Needed
 		for _, b := range p.Ops {
 			if a.ID == b.ID || all[b.ID].Unit == nil || all[b.ID].Unit.Member.Quorum != m.Quorum || !takesAway(a.ID) {
 				continue
