@@ -1,0 +1,180 @@
+package keepalived
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"nines/internal/host"
+	"nines/internal/model"
+	"nines/internal/plan"
+	"nines/internal/service"
+)
+
+func TestGuard(t *testing.T) {
+	serving := map[string]service.Observation{"haproxy": {Serving: true}}
+	tests := []struct {
+		name   string
+		quorum bool
+		seen   map[string]service.Observation
+		want   string
+	}{
+		{"majority and proxy", true, serving, Allow},
+		{"minority", false, serving, Deny},
+		{"proxy down", true, map[string]service.Observation{"haproxy": {Reason: "dead"}}, Deny},
+		{"proxy not seen yet", true, nil, Deny},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			got, reason := Guard(tc.quorum, tc.seen)
+			if got != tc.want || reason == "" {
+				t.Errorf("%q (%s), want %q", got, reason, tc.want)
+			}
+		})
+	}
+}
+
+// oneUnit is a host that knows the state of one unit.
+type oneUnit struct {
+	host.Host
+	active string
+	err    error
+}
+
+func (h oneUnit) Unit(context.Context, string) (host.UnitState, error) {
+	return host.UnitState{Loaded: true, Active: h.active}, h.err
+}
+
+func carrying(prefixes ...string) func() ([]net.Addr, error) {
+	return func() ([]net.Addr, error) {
+		var out []net.Addr
+		for _, p := range prefixes {
+			ip, n, err := net.ParseCIDR(p)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, &net.IPNet{IP: ip, Mask: n.Mask})
+		}
+		return out, nil
+	}
+}
+
+func TestObserve(t *testing.T) {
+	tests := []struct {
+		name    string
+		addrs   func() ([]net.Addr, error)
+		host    oneUnit
+		serving bool
+		holder  string
+	}{
+		{"holder", carrying("127.0.0.1/8", "198.18.0.11/24", "198.18.0.10/24"), oneUnit{active: "active"}, true, "true"},
+		{"standby", carrying("198.18.0.11/24"), oneUnit{active: "active"}, true, "false"},
+		{"dead, address left behind", carrying("198.18.0.10/24"), oneUnit{active: "failed"}, false, "true"},
+		{"systemd silent", carrying(), oneUnit{err: errors.New("no bus")}, false, "false"},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			s := New(nil)
+			s.addresses = tc.addrs
+			o := s.Observe(t.Context(), service.Env{Host: tc.host, Cluster: testCluster()})
+			if o.Serving != tc.serving || o.Facts[FactHolder] != tc.holder {
+				t.Errorf("serving %v, holder %s (%s)", o.Serving, o.Facts[FactHolder], o.Reason)
+			}
+		})
+	}
+}
+
+func TestJudge(t *testing.T) {
+	node := func(holder string) service.Observation {
+		return service.Observation{Serving: true, Facts: map[string]string{FactHolder: holder}}
+	}
+	tests := []struct {
+		name string
+		seen map[string]service.Observation
+		want []string
+	}{
+		{"one holder", map[string]service.Observation{"ctl1": node("false"), "ctl2": node("true"), "ctl3": node("false")}, nil},
+		{"none", map[string]service.Observation{"ctl1": node("false"), "ctl2": node("false")}, []string{"vip-no-holder"}},
+		{"two", map[string]service.Observation{"ctl1": node("true"), "ctl2": node("true")}, []string{"vip-two-holders"}},
+		{"down", map[string]service.Observation{"ctl1": node("true"), "ctl2": {Facts: map[string]string{FactHolder: "false"}}}, []string{"keepalived-down"}},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			var got []string
+			for _, c := range New(nil).Judge(testCluster(), tc.seen) {
+				got = append(got, c.Code)
+			}
+			if !slices.Equal(got, tc.want) {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestPrioritiesDifferAndFit(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(1, 100).Draw(t, "nodes")
+		last := 255
+		for i := range n {
+			p := priority(i, n)
+			if p >= last || p < 1 {
+				t.Fatalf("node %d of %d: priority %d after %d", i, n, p, last)
+			}
+			last = p
+		}
+	})
+}
+
+func TestAnswersThroughTheListener(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := testCluster()
+	c.VIP.Address = netip.MustParsePrefix("127.0.0.1/8")
+	s := New(func(*model.Cluster) []service.Listener {
+		return []service.Listener{{Name: "x", Port: l.Addr().(*net.TCPAddr).Port}}
+	})
+	if done, reason, err := s.answers(t.Context(), service.Env{Cluster: c}, nil); !done || err != nil {
+		t.Errorf("not done: %s (%v)", reason, err)
+	}
+	l.Close()
+	if done, _, err := s.answers(t.Context(), service.Env{Cluster: c}, nil); done || err != nil {
+		t.Errorf("done %v (%v) although nothing listens", done, err)
+	}
+}
+
+func TestResourcesFormAPlan(t *testing.T) {
+	rs := testResources(t, testCluster())
+	for _, name := range []string{service.CapPackages, service.CapBase, service.CapProxy} {
+		rs = append(rs, plan.Resource{ID: plan.ID(name), Action: &plan.Action{Name: name}, Provides: []string{name}})
+	}
+	if _, err := plan.Graph(rs); err != nil {
+		t.Fatal(err)
+	}
+	actions := New(nil).Actions()
+	for _, r := range rs {
+		if r.Service == Name && r.Action != nil && actions[r.Action.Name].Run == nil {
+			t.Errorf("%s: no action %s", r.ID, r.Action.Name)
+		}
+	}
+}
+
+func TestOtherEngineOrMissingAddress(t *testing.T) {
+	c := testCluster()
+	c.VIP.Engine = model.EnginePacemaker
+	if rs := testResources(t, c); len(rs) != 0 {
+		t.Errorf("%d resources for another engine", len(rs))
+	}
+	c = testCluster()
+	c.VIP.Network = model.External
+	if _, err := New(nil).Resources(c, nil); err == nil {
+		t.Error("nodes without an address on the VIP's network are accepted")
+	}
+}
