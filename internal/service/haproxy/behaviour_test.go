@@ -20,7 +20,7 @@ import (
 const stat = `# pxname,svname,qcur,status,weight,type,check_status,check_code,check_duration,
 keystone,ctl1,0,UP,1,2,L7OK,200,3,
 keystone,ctl2,0,DOWN 1/2,1,2,L7STS,503,2,
-mariadb,ctl1,0,DOWN,1,2,L4CON,,0,
+mariadb,ctl1,0,DOWN,1,2,* L4CON,,0,
 mariadb,ctl2,0,UP 1/2,1,2,L7OK,200,0,
 mariadb,ctl3,0,UP,1,2,L7OK,200,0,
 keystone,BACKEND,0,UP,3,1,,,,
@@ -99,7 +99,7 @@ func TestFrozenOrDeadProxyDoesNotServe(t *testing.T) {
 
 func TestReadyAfterFirstChecks(t *testing.T) {
 	s := New(testListeners)
-	s.socket = socket(t, map[string]string{"show stat -1 4 -1": strings.ReplaceAll(stat, "L4CON,,", "INI,,")})
+	s.socket = socket(t, map[string]string{"show stat -1 4 -1": strings.ReplaceAll(stat, "* L4CON,,", "* INI,,")})
 	if done, reason, err := s.ready(t.Context(), service.Env{}, nil); done || err != nil {
 		t.Errorf("ready before the first check of a server: %q, %v", reason, err)
 	}

@@ -74,7 +74,8 @@ func parseStat(answer []byte) ([]server, error) {
 		// "UP", "UP 1/2" (going down), "DOWN", "DOWN 1/2" (going up), "MAINT", "no check"
 		status, _, _ := strings.Cut(get("status"), " ")
 		out = append(out, server{listener: get("pxname"), name: get("svname"), up: status == "UP" || status == "no",
-			why: strings.TrimSpace(get("check_status") + " " + get("check_code"))})
+			// "* L7OK": a check is under way, this is the last one's outcome.
+			why: strings.TrimSpace(strings.TrimPrefix(get("check_status"), "* ") + " " + get("check_code"))})
 	}
 	return out, nil
 }
