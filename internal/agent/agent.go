@@ -134,6 +134,7 @@ func (a *Agent) coordinate(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 	wg.Go(func() { a.followSpec(ctx, s) })
+	wg.Go(func() { a.followSecrets(ctx, s) })
 	if m := a.member.Load(); m != nil {
 		wg.Go(func() { a.campaign(ctx, s) })
 		return m.Wait(ctx)
@@ -190,30 +191,48 @@ func (a *Agent) env(c *model.Cluster) (service.Env, error) {
 
 // followSpec keeps the node's view of the cluster current: which services to observe.
 func (a *Agent) followSpec(ctx context.Context, s store.Store) {
-	for ctx.Err() == nil {
+	follow(ctx, s, converge.KeySpec, func() error {
 		c, err := converge.LastSpec(ctx, s)
-		if err == nil {
-			a.adopt(ctx, c)
-		} else if !errors.Is(err, converge.ErrNoApply) {
-			a.Log.Debug("cannot read the spec yet", "err", err)
+		if errors.Is(err, converge.ErrNoApply) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := a.cache.saveSpec(c); err != nil {
+			a.Log.Warn("cannot keep the spec for the next start", "err", err)
+		}
+		a.watch.follow(ctx, c)
+		return nil
+	})
+}
+
+// followSecrets keeps the secrets current that services need to be observed.
+func (a *Agent) followSecrets(ctx context.Context, s store.Store) {
+	follow(ctx, s, converge.KeySecrets, func() error {
+		_, err := a.secrets.refresh(ctx)
+		return err
+	})
+}
+
+// follow calls read at first and after every change of the key, until ctx ends. It watches
+// before it reads, so that no change is missed; a read that fails is tried again.
+func follow(ctx context.Context, s store.Store, key string, read func() error) {
+	for ctx.Err() == nil {
+		changes := s.Watch(ctx, key, 0)
+		for read() != nil {
 			if !pause(ctx, time.Second) {
 				return
 			}
-			continue
 		}
-		for range s.Watch(ctx, converge.KeySpec, 0) {
-			if c, err := converge.LastSpec(ctx, s); err == nil {
-				a.adopt(ctx, c)
+		for range changes {
+			for read() != nil {
+				if !pause(ctx, time.Second) {
+					return
+				}
 			}
 		}
 	}
-}
-
-func (a *Agent) adopt(ctx context.Context, c *model.Cluster) {
-	if err := a.cache.saveSpec(c); err != nil {
-		a.Log.Warn("cannot keep the spec for the next start", "err", err)
-	}
-	a.watch.follow(ctx, c)
 }
 
 // pause waits, or returns false when ctx ends first.

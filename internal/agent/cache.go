@@ -42,13 +42,23 @@ func (c *cache) saveSpec(spec *model.Cluster) error {
 	return replace(c.specPath(), b)
 }
 
-// replace writes a file so that a crash leaves the old one or the new one.
+// replace writes a file so that a crash or a power cut leaves the old one or the new one, whole.
 func replace(path string, content []byte) error {
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, content, 0o600); err != nil {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
 		return err
 	}
-	return os.Rename(tmp, path)
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
 
 // secrets is the cluster's sealed bundle in the store, opened with the cluster's key.
@@ -59,6 +69,7 @@ type secrets struct {
 	mu    sync.Mutex
 	store store.Store
 	known secret.Map
+	kept  int64 // revision of the bundle in the cache
 }
 
 func (s *secrets) use(st store.Store) {
@@ -93,14 +104,17 @@ func (s *secrets) refresh(ctx context.Context) (rev int64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("read the secrets: %w", err)
 	}
+	if e.Revision == s.kept {
+		return e.Revision, nil
+	}
 	known, err := secret.Open(e.Value, string(s.key))
 	if err != nil {
 		return 0, fmt.Errorf("open the secrets: %w", err)
 	}
-	s.known = known
 	if err := replace(s.cache.secretsPath(), e.Value); err != nil {
 		return 0, fmt.Errorf("keep the sealed secrets: %w", err)
 	}
+	s.known, s.kept = known, e.Revision
 	return e.Revision, nil
 }
 

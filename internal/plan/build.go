@@ -181,11 +181,32 @@ func blocks(p Plan, all map[ID]Resource, seen Observed) []Block {
 		out = append(out, Block{Code: "node-unreachable", Text: fmt.Sprintf("%s does not answer: %s", node, seen.Unreachable[node]),
 			Hint: "bring the node back, or look at it with 'nines status'"})
 	}
+	out = append(out, together(p, all, seen)...)
 	for _, op := range p.Ops {
 		if breaksQuorum(op, seen) {
 			out = append(out, Block{Code: "quorum", Text: fmt.Sprintf("%s on %s: would leave %d of %d members of %s, %d are needed",
 				op.Summary, op.Node, op.Quorum.Left, op.Quorum.Size, op.Quorum.Name, op.Quorum.Needed),
 				Hint: "bring the missing members back first"})
+		}
+	}
+	return out
+}
+
+// together blocks a change that must not be rolled: while one member after the other
+// restarted, members with old and new values would meet. A cluster that does not
+// serve has nothing to lose.
+func together(p Plan, all map[ID]Resource, seen Observed) []Block {
+	var out []Block
+	told := map[string]bool{}
+	for _, op := range p.Ops {
+		m := memberOf(all[op.ID])
+		if m == nil || m.Together == "" || told[m.Quorum] || len(seen.Serving[m.Quorum]) == 0 {
+			continue
+		}
+		if f := all[m.Together].File; f != nil && seen.Resources[m.Together].State == Drifted && takesAway(seen.Resources[op.ID].Change) {
+			told[m.Quorum] = true
+			out = append(out, Block{Code: "together", Text: fmt.Sprintf("%s on %s differs, and all %d members of %s must get it at the same moment: mixed values take a running cluster down", f.Path, op.Node, m.Size, m.Quorum),
+				Hint: "put the values back that run now; nines does not change these on a running cluster yet"})
 		}
 	}
 	return out

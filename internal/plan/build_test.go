@@ -139,6 +139,21 @@ blocked quorum`,
 			want:   "\nrestart mariadb.service on ctl3 [quorum 1/3]",
 		},
 		{
+			name: "values that must not be mixed are not rolled",
+			rs: galera(three, func(rs []plan.Resource) {
+				for _, i := range []int{2, 5, 8} {
+					rs[i].Unit.Member.Together = rs[i-1].ID
+				}
+			}),
+			change: []func(*plan.Observed){drift("restart", "ctl1"), func(o *plan.Observed) {
+				o.Resources[plan.Make("galera", "ctl1", "file", "nines.cnf")] = plan.Status{State: plan.Drifted}
+			}},
+			want: `
+change /etc/mysql/nines.cnf on ctl1
+restart mariadb.service on ctl1 [quorum 2/3] < ctl1:file
+blocked together`,
+		},
+		{
 			name:   "a start while the quorum is lost is the way out",
 			rs:     galera(three),
 			change: []func(*plan.Observed){drift("start", "ctl2"), func(o *plan.Observed) { o.Serving["galera"] = three[:1] }},

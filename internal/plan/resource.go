@@ -84,8 +84,8 @@ type Member struct {
 	Quorum string `json:"quorum"` // "galera", "rabbitmq", "haproxy"
 	Size   int    `json:"size"`   // members in all
 	Needed int    `json:"needed"` // members that must stay for it to serve
-	// Together is true when all members must have their files changed and be
-	// restarted as one step, because mixed values break the cluster.
+	// Together names a file of the node whose values must be equal on all members that run:
+	// a plan that would change it on a serving quorum is blocked.
 	Together ID `json:"together,omitempty"`
 }
 
