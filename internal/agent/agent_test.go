@@ -27,7 +27,9 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // moody is a service that answers as it is told.
-type moody struct{ answer func(context.Context) service.Observation }
+type moody struct {
+	answer func(context.Context) service.Observation
+}
 
 func (moody) Name() string            { return "moody" }
 func (moody) Interval() time.Duration { return 500 * time.Millisecond }
