@@ -1,6 +1,8 @@
 package internal_test
 
 import (
+	"encoding/json"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -11,9 +13,68 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"nines/internal/config"
 )
 
-const operations = "../docs/operations.md"
+const (
+	operations = "../docs/operations.md"
+	guide      = "../docs/guide.md"
+)
+
+// TestKeysAreDocumented compares the keys of cluster.yaml and their defaults with the tables of docs/guide.md.
+func TestKeysAreDocumented(t *testing.T) {
+	text, err := os.ReadFile(guide)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := config.Schema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var root schema
+	if err := json.Unmarshal(raw, &root); err != nil {
+		t.Fatal(err)
+	}
+	networks := regexp.MustCompile(`\b(networks|addresses)\.(management|external|tenant|storage)\b`)
+	keys := 0
+	root.leaves("", func(key string, fallback any) {
+		keys++
+		row := "| `" + networks.ReplaceAllString(key, "$1.NETWORK") + "` |"
+		switch fallback.(type) {
+		case string, bool, float64:
+			row += fmt.Sprintf(" `%v` |", fallback)
+		}
+		if !strings.Contains(string(text), "\n"+row) {
+			t.Errorf("%s: no table has a row that begins with %q", guide, row)
+		}
+	})
+	if keys < 30 {
+		t.Fatalf("only %d keys found in the schema", keys)
+	}
+}
+
+// schema is the part of a JSON Schema that the test reads.
+type schema struct {
+	Properties map[string]*schema `json:"properties"`
+	Items      *schema            `json:"items"`
+	Default    any                `json:"default"`
+}
+
+// leaves calls f with every key that has no keys below it.
+func (s *schema) leaves(path string, f func(key string, fallback any)) {
+	if s.Items != nil && s.Items.Properties != nil {
+		s.Items.leaves(path+"[]", f)
+		return
+	}
+	if s.Properties == nil {
+		f(path, s.Default)
+		return
+	}
+	for name, sub := range s.Properties {
+		sub.leaves(strings.TrimPrefix(path+"."+name, "."), f)
+	}
+}
 
 // TestConditionsAreDocumented compares the codes of conditions in the source with the
 // headings of docs/operations.md, both ways: a code without help is of no use at
