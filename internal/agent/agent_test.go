@@ -72,9 +72,13 @@ func TestFrozenServiceIsNotServing(t *testing.T) {
 			t.Fatalf("not serving: %+v", o)
 		}
 		frozen.Store(true)
-		time.Sleep(2 * time.Second)
+		time.Sleep(1600 * time.Millisecond)
+		if o := w.all()["moody"]; !o.Serving {
+			t.Errorf("one missing answer: %+v, want still serving: the machine may be busy", o)
+		}
+		time.Sleep(1400 * time.Millisecond)
 		if o := w.all()["moody"]; o.Serving || !strings.Contains(o.Reason, "no answer") {
-			t.Errorf("frozen for 2 s: %+v, want not serving for want of an answer", o)
+			t.Errorf("frozen for 3 s: %+v, want not serving for want of an answer", o)
 		}
 		frozen.Store(false)
 		time.Sleep(2 * time.Second)
@@ -113,7 +117,7 @@ func TestHealthPort(t *testing.T) {
 	if r := ask("/health/other"); r.Code != http.StatusNotFound {
 		t.Errorf("unknown service: %d", r.Code)
 	}
-	w.keep("moody", time.Second, service.Observation{Reason: "drained"})
+	w.keep("moody", time.Second, service.Observation{Reason: "drained"}, true)
 	if r := ask("/health/moody"); r.Code != http.StatusServiceUnavailable || !strings.Contains(r.Body.String(), "drained") {
 		t.Errorf("not serving: %d %s", r.Code, r.Body)
 	}

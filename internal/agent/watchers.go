@@ -13,9 +13,13 @@ import (
 	"nines/internal/service"
 )
 
-// observeTimeout is how long a service may take to say how it is. No answer
-// counts as not serving: a frozen process is found by its missing answer.
-const observeTimeout = time.Second
+// observeTimeout is how long a service may take to say how it is. A frozen process is
+// found by its missing answers: one may be a busy machine, patience of them in a row count as
+// not serving. Taking every instance out because all are slow would be the outage.
+const (
+	observeTimeout = time.Second
+	patience       = 2
+)
 
 // watchers observe the services of this node, each in its own rhythm, and keep
 // the last observation of each.
@@ -34,8 +38,9 @@ type watchers struct {
 
 type observed struct {
 	service.Observation
-	at   time.Time
-	good time.Duration // for how long it may be believed
+	at     time.Time
+	good   time.Duration // for how long it may be believed
+	missed int           // answers missing in a row
 }
 
 func newWatchers(services []service.Service, env func(*model.Cluster) (service.Env, error), log *slog.Logger) *watchers {
@@ -102,7 +107,8 @@ func (w *watchers) observe(ctx context.Context, name string, o service.Observer,
 	every := time.NewTicker(o.Interval())
 	defer every.Stop()
 	for {
-		w.keep(name, o.Interval(), once(ctx, o, env))
+		obs, answered := once(ctx, o, env)
+		w.keep(name, o.Interval(), obs, answered)
 		select {
 		case <-ctx.Done():
 			return
@@ -112,30 +118,38 @@ func (w *watchers) observe(ctx context.Context, name string, o service.Observer,
 }
 
 // once asks the service, but does not wait for an answer longer than observeTimeout.
-func once(ctx context.Context, o service.Observer, env service.Env) service.Observation {
+func once(ctx context.Context, o service.Observer, env service.Env) (obs service.Observation, answered bool) {
 	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
 	defer cancel()
 	answer := make(chan service.Observation, 1)
 	go func() { answer <- o.Observe(ctx, env) }()
 	select {
 	case obs := <-answer:
-		return obs
+		// Whoever gave up because the time was over has no answer either.
+		return obs, obs.Serving || ctx.Err() == nil
 	case <-ctx.Done():
-		return service.Observation{Reason: fmt.Sprintf("no answer within %s", observeTimeout)}
+		return service.Observation{Reason: fmt.Sprintf("no answer within %s", observeTimeout)}, false
 	}
 }
 
-func (w *watchers) keep(name string, interval time.Duration, obs service.Observation) {
+func (w *watchers) keep(name string, interval time.Duration, obs service.Observation, answered bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for i := range obs.Conditions {
-		obs.Conditions[i].Service = name
-	}
 	before, known := w.seen[name]
-	if known && before.Serving != obs.Serving {
-		w.log.Info("service changed", "service", name, "serving", obs.Serving, "reason", obs.Reason)
+	now := observed{Observation: obs, at: time.Now(), good: 2*interval + 2*observeTimeout}
+	if !answered {
+		now.missed = before.missed + 1
+		if before.Serving && now.missed < patience {
+			now.Observation = before.Observation
+		}
 	}
-	w.seen[name] = observed{Observation: obs, at: time.Now(), good: 2*interval + 2*observeTimeout}
+	for i := range now.Conditions {
+		now.Conditions[i].Service = name
+	}
+	if known && before.Serving != now.Serving {
+		w.log.Info("service changed", "service", name, "serving", now.Serving, "reason", now.Reason)
+	}
+	w.seen[name] = now
 	if !known {
 		close(w.first[name])
 	}
