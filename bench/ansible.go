@@ -21,65 +21,47 @@ import (
 
 const ansibleRuns = 3
 
-// compare measures Ansible's no-op on the same nodes.
-func (b *bench) compare(ctx context.Context, l *lab.Lab) (err error) {
+// player runs a playbook and returns what it took, in seconds. A run that changed something is an error.
+type player func(ctx context.Context, playbook string) (float64, error)
+
+// ansible makes Ansible ready for the nodes: installed, with its project written, and after one
+// run that proves there is nothing to change and opens the connections. hangUp is never nil: it
+// closes them and removes the project.
+func (b *bench) ansible(ctx context.Context, l *lab.Lab) (play player, hangUp func(), err error) {
+	hangUp = func() {}
 	if err := b.installAnsible(ctx); err != nil {
-		return err
+		return nil, hangUp, err
+	}
+	c, err := config.Load(l.ClusterFile())
+	if err != nil {
+		return nil, hangUp, err
 	}
 	// MkdirTemp makes it 0700: it will hold what the nodes' secret files hold.
 	dir, err := os.MkdirTemp("", "nines-bench-")
 	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	c, err := config.Load(l.ClusterFile())
-	if err != nil {
-		return err
+		return nil, hangUp, err
 	}
 	p := project{
 		Dir: dir, KnownHosts: c.SSH.KnownHosts, Identity: c.SSH.Identity, User: c.SSH.User, Port: c.SSH.Port,
 		Nodes: c.Nodes, Forks: len(c.Nodes),
 	}
-	b.say("fetching the nodes' files for Ansible")
-	if err := b.prepare(ctx, p, l); err != nil {
-		return err
-	}
-	defer p.hangUp(context.WithoutCancel(ctx))
-	return b.timeAnsible(ctx, p)
-}
-
-// timeAnsible runs both playbooks, alternating, after one run that proves there is nothing to do
-// and opens the connections.
-func (b *bench) timeAnsible(ctx context.Context, p project) error {
-	r := &ansibleReport{Version: ansibleVersion(ctx)}
-	b.say("running Ansible once, to see that it finds nothing to change")
-	if _, err := b.play(ctx, p, gathering); err != nil {
-		return err
-	}
-	b.say("measuring Ansible, %d times with and %d times without gathering facts", ansibleRuns, ansibleRuns)
-	r.Load = load()
-	for range ansibleRuns {
-		for _, m := range []struct {
-			playbook string
-			timing   *timing
-		}{{gathering, &r.Gathering}, {bare, &r.Bare}} {
-			took, err := b.play(ctx, p, m.playbook)
-			if err != nil {
-				return err
-			}
-			m.timing.Runs = append(m.timing.Runs, took)
+	hangUp = func() {
+		p.hangUp(context.WithoutCancel(ctx))
+		if err := os.RemoveAll(dir); err != nil {
+			b.say("copies of the lab's files are left: %v", err)
 		}
 	}
-	for _, t := range []*timing{&r.Gathering, &r.Bare} {
-		t.Median = median(t.Runs)
-		t.ToNines = ratio(t.Median, b.report.Noop.Nines.Median)
+	b.say("fetching the nodes' files for Ansible")
+	if err := b.prepare(ctx, p, l); err != nil {
+		return nil, hangUp, err
 	}
-	b.report.Noop.Ansible = r
-	return nil
+	play = func(ctx context.Context, playbook string) (float64, error) { return b.play(ctx, p, playbook) }
+	b.say("running Ansible once, to see that it finds nothing to change")
+	_, err = play(ctx, gathering)
+	return play, hangUp, err
 }
 
-// play runs a playbook in the lab's network and returns what it took, in seconds. A run that
-// changed something is an error.
+// play is a player of the project, in the lab's network.
 func (b *bench) play(ctx context.Context, p project, playbook string) (float64, error) {
 	nines := program{path: b.nines.path, env: p.environment(os.Environ())}
 	out, err := nines.run(ctx, "lab", "exec", "--name", b.lab, "--host", "--", "ansible-playbook", filepath.Join(p.Dir, playbook))

@@ -64,13 +64,11 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if err := b.settle(ctx, l); err != nil {
 		return err
 	}
-	if err := b.noop(ctx, l); err != nil {
+	err = b.noop(ctx, l)
+	if ctx.Err() != nil {
 		return err
 	}
-	if err := b.rest(ctx, l); err != nil {
-		return err
-	}
-	return b.compare(ctx, l)
+	return errors.Join(err, b.rest(ctx, l)) // without Ansible there is still something to measure
 }
 
 func (b *bench) down(ctx context.Context) error {
@@ -192,27 +190,75 @@ func (b *bench) settle(ctx context.Context, l *lab.Lab) error {
 	}
 }
 
-// noop measures nines apply --yes where nothing is to be done.
-func (b *bench) noop(ctx context.Context, l *lab.Lab) error {
-	b.say("measuring the no-op apply of nines, %d times", noopRuns)
+// noop measures applies that find nothing to do: those of nines and those of Ansible in
+// turns, so that what else the machine does meets both.
+func (b *bench) noop(ctx context.Context, l *lab.Lab) (err error) {
 	r := &noopReport{Load: load()}
-	var err error
 	if r.Resources, err = desired(l.ClusterFile()); err != nil {
 		return err
 	}
-	for range noopRuns {
-		out, err := b.nines.run(ctx, "-c", l.ClusterFile(), "apply", "--yes")
-		if err != nil {
-			return err
-		}
-		if !strings.HasPrefix(string(out.stdout), "No changes.") {
-			return fmt.Errorf("'nines apply --yes' was not a no-op:\n%s", lastLines(string(out.stdout), 20))
-		}
-		r.Nines.Runs = append(r.Nines.Runs, out.took.Seconds())
+	play, hangUp, err := b.ansible(ctx, l)
+	defer hangUp()
+	if err == nil {
+		r.Ansible = &ansibleReport{Version: ansibleVersion(ctx)}
+	} else if ctx.Err() != nil {
+		return err
 	}
-	r.Nines.Median = median(r.Nines.Runs)
+	b.say("measuring applies that change nothing: nines %d times, Ansible %d times with and %d times without gathering facts", noopRuns, ansibleRuns, ansibleRuns)
+	for i := range noopRuns {
+		took, failed := b.apply(ctx, l)
+		if failed != nil {
+			return errors.Join(err, failed)
+		}
+		r.Nines.Runs = append(r.Nines.Runs, took)
+		if r.Ansible == nil || i >= ansibleRuns {
+			continue
+		}
+		if failed := r.Ansible.add(ctx, play); failed != nil {
+			return failed
+		}
+	}
+	r.sum()
 	b.report.Noop = r
+	return err
+}
+
+// add runs both playbooks once.
+func (a *ansibleReport) add(ctx context.Context, play player) error {
+	took, err := play(ctx, gathering)
+	if err != nil {
+		return err
+	}
+	a.Gathering.Runs = append(a.Gathering.Runs, took)
+	if took, err = play(ctx, bare); err != nil {
+		return err
+	}
+	a.Bare.Runs = append(a.Bare.Runs, took)
 	return nil
+}
+
+// sum computes medians and ratios from the runs.
+func (r *noopReport) sum() {
+	r.Nines.Median = median(r.Nines.Runs)
+	if r.Ansible == nil {
+		return
+	}
+	for _, t := range []*timing{&r.Ansible.Gathering, &r.Ansible.Bare} {
+		t.Median = median(t.Runs)
+		t.ToNines = ratio(t.Median, r.Nines.Median)
+	}
+}
+
+// apply runs nines apply --yes and returns what it took, in seconds. A run that changed something is an error.
+func (b *bench) apply(ctx context.Context, l *lab.Lab) (float64, error) {
+	out, err := b.nines.run(ctx, "-c", l.ClusterFile(), "apply", "--yes")
+	if err != nil {
+		return 0, err
+	}
+	if !strings.HasPrefix(string(out.stdout), "No changes.") {
+		return 0, fmt.Errorf("'nines apply --yes' was not a no-op:\n%s", lastLines(string(out.stdout), 20))
+	}
+	return out.took.Seconds(), nil
 }
 
 // desired counts what a no-op apply of nines looks at.

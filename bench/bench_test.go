@@ -336,3 +336,16 @@ func TestReport(t *testing.T) {
 	}
 	golden(t, "report.json", asJSON.Bytes())
 }
+
+func TestNoopSum(t *testing.T) {
+	r := noopReport{Nines: timing{Runs: []float64{2, 1, 3}}}
+	r.sum() // without Ansible
+	if r.Nines.Median != 2 {
+		t.Errorf("median of nines: %v, want 2", r.Nines.Median)
+	}
+	r.Ansible = &ansibleReport{Gathering: timing{Runs: []float64{30, 10, 20}}, Bare: timing{Runs: []float64{5}}}
+	r.sum()
+	if r.Ansible.Gathering.ToNines != 10 || r.Ansible.Bare.ToNines != 2.5 {
+		t.Errorf("to nines: %v and %v, want 10 and 2.5", r.Ansible.Gathering.ToNines, r.Ansible.Bare.ToNines)
+	}
+}

@@ -46,8 +46,8 @@ func (p program) run(ctx context.Context, args ...string) (outcome, error) {
 	if exit := new(exec.ExitError); errors.As(err, &exit) {
 		out.code = exit.ExitCode()
 	}
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
+	if ctx.Err() != nil { // what it said about being stopped is of no use
+		return out, fmt.Errorf("%s %s: %w", p.path, strings.Join(args, " "), context.Cause(ctx))
 	}
 	return out, fmt.Errorf("%s %s: %w\n%s", p.path, strings.Join(args, " "), err, lastLines(stderr.String(), 20))
 }

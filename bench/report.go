@@ -72,10 +72,9 @@ type timing struct {
 
 // ansibleReport is the no-op of Ansible, with and without gathering facts.
 type ansibleReport struct {
-	Version   string  `json:"version"`
-	Load      float64 `json:"load"`
-	Gathering timing  `json:"gathering"`
-	Bare      timing  `json:"gather_facts_false"`
+	Version   string `json:"version"`
+	Gathering timing `json:"gathering"`
+	Bare      timing `json:"gather_facts_false"`
 }
 
 // restReport is the agents at rest.
