@@ -53,18 +53,24 @@ func (a *Agent) report(ctx context.Context) api.NodeReport {
 	if err != nil {
 		return rep
 	}
+	ctx, cancel := context.WithTimeout(ctx, driftTimeout)
+	defer cancel()
 	seen, err := a.executor.Observe(ctx, c, a.secrets)
 	if err != nil {
 		a.Log.Debug("drift", "err", err)
 		return rep
 	}
 	for _, id := range slices.Sorted(maps.Keys(seen)) {
-		if st := seen[id]; st.State != plan.InSync {
+		if st := seen[id]; st.State != plan.InSync && (st.State != plan.Unknown || ctx.Err() == nil) {
 			rep.Drift = append(rep.Drift, api.Drift{ID: id, State: st.State, Reason: st.Reason})
 		}
 	}
 	return rep
 }
+
+// driftTimeout bounds the look at what drifted: a step that asks a service which hangs must not
+// keep the node's report from arriving. What was not answered by then is left out.
+const driftTimeout = 1500 * time.Millisecond
 
 // statusTimeout bounds the answer of one agent to another.
 const statusTimeout = 3 * time.Second

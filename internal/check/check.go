@@ -175,7 +175,7 @@ func (r *rules) system(n model.Node, m Measured) {
 			"set ssh.user to root, or let the user run sudo without a password")
 	}
 	if m.Hostname != "" && m.Hostname != n.Name {
-		r.add(n, CodeHostnameDiffers, health.Notice, fmt.Sprintf("its host name is %s", m.Hostname), "nothing to do: apply sets it; see that the address is the right machine's")
+		r.add(n, CodeHostnameDiffers, health.Notice, fmt.Sprintf("its host name is %s", m.Hostname), "see that the address is the right machine's; nines uses its own name for it and leaves the host name alone")
 	}
 	if m.ClusterID != "" && m.WantClusterID != m.ClusterID {
 		r.add(n, CodeOtherCluster, health.Critical, "it belongs to another cluster (id "+m.ClusterID+")", "take it out of that cluster first, or correct its address")

@@ -89,7 +89,7 @@ var owners = []struct {
 	{model.PortEPMD, "rabbitmq", []string{"epmd", "systemd"}},
 	{model.PortMemcached, "memcached", []string{"memcached"}},
 	{model.PortHAProxyStats, "haproxy", []string{"haproxy"}},
-	{model.PortKeystone, "keystone", []string{"haproxy", "uwsgi", "uwsgi-core", "keystone-wsgi-p", "keystone-public", "apache2"}},
+	{model.PortKeystone, "keystone", []string{"haproxy", "uwsgi", "uwsgi-core", "uwsgi_python3", "keystone-wsgi-p", "keystone-public", "apache2"}},
 }
 
 // ports reports processes of others on the ports that services of the node need.

@@ -81,9 +81,15 @@ type status struct {
 	} `json:"conditions"`
 }
 
+// healthy waits until the status is good: health checks take a moment to notice.
 func healthy(t *testing.T, cluster string) {
 	t.Helper()
-	st := decode[status](t, nines(t, time.Minute, "-c", cluster, "status", "--json").stdout)
+	var st status
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
+		if st = decode[status](t, nines(t, time.Minute, "-c", cluster, "status", "--json").stdout); st.Healthy {
+			break
+		}
+	}
 	if !st.Healthy || len(st.VIPHolders) != 1 {
 		t.Errorf("not healthy: VIP on %v, %+v", st.VIPHolders, st.Conditions)
 	}

@@ -43,7 +43,7 @@ func nines(t *testing.T, limit time.Duration, args ...string) result {
 	case err != nil:
 		t.Fatalf("nines %s: %v", strings.Join(args, " "), err)
 	}
-	t.Logf("nines %s: exit %d after %s", strings.Join(args, " "), r.code, time.Since(started).Round(100*time.Millisecond))
+	t.Logf("nines %s: exit %d after %s", strings.Join(args[:min(len(args), 7)], " "), r.code, time.Since(started).Round(100*time.Millisecond))
 	return r
 }
 
@@ -89,7 +89,7 @@ func footprint(t *testing.T) map[string]string {
 		"mounts":     "grep -c nines-lab/" + labName + " /proc/mounts || true",
 		"loops":      "losetup -l -n -O BACK-FILE 2>/dev/null | grep -c nines-lab/" + labName + " || true",
 		"namespaces": "ls /run/netns 2>/dev/null | grep -c " + labName + " || true",
-		"processes":  "pgrep -fc 'nines-lab/" + labName + "/' || true",
+		"processes":  "pgrep -fc '[n]ines-lab/" + labName + "/' || true", // the brackets keep the pattern from matching itself
 		"cgroups":    "find /sys/fs/cgroup -maxdepth 4 -type d -path '*nines*" + labName + "*' | wc -l",
 		"files":      "ls -d /var/lib/nines-lab/" + labName + " /run/nines-lab/" + labName + " 2>/dev/null | wc -l",
 	} {

@@ -69,6 +69,8 @@ type Service struct {
 	// server opens the local server; members reaches the others. Tests replace them.
 	server  localServer
 	members peers
+	// progress tells a member that stands still from one that has nothing to do.
+	progress progress
 }
 
 // New returns the service. databases lists the schemas other services need.

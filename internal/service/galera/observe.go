@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"nines/internal/health"
@@ -30,7 +31,42 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 	if err != nil {
 		return s.down(env, err)
 	}
-	return observation(st)
+	o := observation(st)
+	if still := s.progress.note(st, time.Now()); still > standstill {
+		stalled(&o, st, still)
+	}
+	return o
+}
+
+// standstill is how long a member may have write sets to apply and apply none. The
+// largest transaction of OpenStack takes far less.
+const standstill = 15 * time.Second
+
+// progress remembers since when a member has not committed anything.
+type progress struct {
+	mu        sync.Mutex
+	committed string
+	since     time.Time
+}
+
+// note returns for how long write sets have been waiting while none was committed.
+func (p *progress) note(st status, now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	committed := st["wsrep_last_committed"]
+	if committed != p.committed || st.number("wsrep_local_recv_queue") <= 0 || st.number("wsrep_local_state") != stateSynced {
+		p.committed, p.since = committed, now
+	}
+	return now.Sub(p.since)
+}
+
+// stalled takes a member out that calls itself Synced and applies nothing: it serves old
+// data, and as a donor or by flow control it would hold up the others.
+func stalled(o *service.Observation, st status, still time.Duration) {
+	o.Serving = false
+	o.Reason = fmt.Sprintf("stands still: %s write sets wait, none was applied for %s", st["wsrep_local_recv_queue"], still.Round(time.Second))
+	o.Conditions = append(o.Conditions, health.Condition{Code: "galera-stalled", Severity: health.Critical, Text: o.Reason,
+		Hint: "restart this member: 'systemctl restart mariadb' on the node, while the other members are Synced"})
 }
 
 // down describes a member that does not answer. What its data directory says is the last that is known of it.

@@ -57,7 +57,7 @@ func (s *Service) api(env service.Env) (*client, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(ca.Content) {
-		return nil, fmt.Errorf("no certificate in %s: run 'nines bootstrap' again", model.PathCA)
+		return nil, fmt.Errorf("no certificate in %s: run 'nines apply' again", model.PathCA)
 	}
 	port := strconv.Itoa(model.PortRabbitMQAdmin)
 	c := &client{
