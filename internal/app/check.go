@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -49,6 +50,10 @@ func (s *Session) Check(ctx context.Context, emit progress.Emit) ([]check.Measur
 				m, err := s.measure(ctx, n, upload{binary, sum}, strings.TrimSpace(string(id)))
 				if err != nil {
 					m = check.Measured{Node: n.Name, Failed: err.Error()}
+					var h interface{ Hint() string }
+					if errors.As(err, &h) {
+						m.Hint = h.Hint()
+					}
 				}
 				out[i] = m
 				return err

@@ -7,6 +7,7 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -43,6 +44,8 @@ type Measured struct {
 	Node string `json:"node"`
 	// Failed says why the node could not be measured; the rest is empty then.
 	Failed string `json:"failed,omitempty"`
+	// Hint says what to do about Failed.
+	Hint string `json:"hint,omitempty"`
 
 	model.Hardware
 	// Release is ID and VERSION_ID of os-release, joined: "debian13".
@@ -110,7 +113,7 @@ func Rules(c *model.Cluster, ms []Measured) []health.Condition {
 		case !ok:
 			r.add(n, CodeNotMeasured, health.Critical, "it was not measured", "run 'nines check' again")
 		case m.Failed != "":
-			r.add(n, CodeNotMeasured, health.Critical, "it could not be measured: "+m.Failed, "see that it is powered on and that ssh to it works")
+			r.add(n, CodeNotMeasured, health.Critical, "it could not be measured: "+m.Failed, cmp.Or(m.Hint, "see that it is powered on and that ssh to it works"))
 		default:
 			r.node(n, m)
 		}

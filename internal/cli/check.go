@@ -64,9 +64,12 @@ func (g *globals) checkFirst(ctx context.Context, s *app.Session) error {
 	if err != nil {
 		return err
 	}
-	view.Conditions(g.err, conditions)
 	if n := critical(conditions); n > 0 {
+		view.Conditions(g.err, conditions)
 		return &hinted{fmt.Sprintf("nothing was changed: %d of the rules above are broken", n), "mend them, then look with 'nines check'"}
+	}
+	if n := len(conditions); n > 0 {
+		fmt.Fprintf(g.err, "%d warnings about the machines: 'nines check' shows them.\n", n)
 	}
 	return nil
 }
