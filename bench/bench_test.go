@@ -316,6 +316,7 @@ func TestReport(t *testing.T) {
 		Noop: &noopReport{
 			Resources: resources{Packages: 60, Files: 90, Units: 27, Actions: 33},
 			Nines:     timing{Runs: []float64{0.5, 0.4, 0.6}, Median: 0.5},
+			Discarded: 1,
 			Ansible: &ansibleReport{
 				Version: "core 2.14.18", Gathering: timing{Runs: []float64{21, 20, 19}, Median: 20, ToNines: 40},
 				Bare: timing{Runs: []float64{18, 18, 18}, Median: 18, ToNines: 36},

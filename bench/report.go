@@ -51,6 +51,7 @@ type noopReport struct {
 	Load      float64        `json:"load"`
 	Resources resources      `json:"resources"`
 	Nines     timing         `json:"nines"`
+	Discarded int            `json:"nines_discarded"` // runs that met something to do, and do not count
 	Ansible   *ansibleReport `json:"ansible,omitempty"`
 }
 
@@ -142,6 +143,9 @@ func writeNoop(w io.Writer, n noopReport) {
 	if a := n.Ansible; a != nil {
 		writeTiming(w, "ansible-playbook "+a.Version, a.Gathering, a.Gathering.ToNines)
 		writeTiming(w, "the same, gather_facts: false", a.Bare, a.Bare.ToNines)
+	}
+	if n.Discarded > 0 {
+		fmt.Fprintf(w, "  (discarded %d of nines: there was something to do, as the machine was busy)\n", n.Discarded)
 	}
 }
 
