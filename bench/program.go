@@ -46,10 +46,11 @@ func (p program) run(ctx context.Context, args ...string) (outcome, error) {
 	if exit := new(exec.ExitError); errors.As(err, &exit) {
 		out.code = exit.ExitCode()
 	}
+	command, _, _ := strings.Cut(p.path+" "+strings.Join(args, " "), "\n") // of a script, the first line
 	if ctx.Err() != nil { // what it said about being stopped is of no use
-		return out, fmt.Errorf("%s %s: %w", p.path, strings.Join(args, " "), context.Cause(ctx))
+		return out, fmt.Errorf("%s: %w", command, context.Cause(ctx))
 	}
-	return out, fmt.Errorf("%s %s: %w\n%s", p.path, strings.Join(args, " "), err, lastLines(stderr.String(), 20))
+	return out, fmt.Errorf("%s: %w\n%s", command, err, lastLines(stderr.String(), 20))
 }
 
 // lastLines returns at most the last n lines of text.
