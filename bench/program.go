@@ -47,7 +47,7 @@ func (p program) run(ctx context.Context, args ...string) (outcome, error) {
 		out.code = exit.ExitCode()
 	}
 	command, _, _ := strings.Cut(p.path+" "+strings.Join(args, " "), "\n") // of a script, the first line
-	if ctx.Err() != nil { // what it said about being stopped is of no use
+	if ctx.Err() != nil {                                                  // what it said about being stopped is of no use
 		return out, fmt.Errorf("%s: %w", command, context.Cause(ctx))
 	}
 	return out, fmt.Errorf("%s: %w\n%s", command, err, lastLines(stderr.String(), 20))
