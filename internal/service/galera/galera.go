@@ -18,6 +18,12 @@
 // the server starts, so it lasts for one start, whoever dies in between. A restart
 // by systemd or at boot never founds.
 //
+// Between the first start and the moment when all members have joined once (FormedFile), no
+// service has a database: what stands in the first controller's directory was made by nines
+// alone. If that machine dies in this window, it founds the cluster again, provided that
+// its directory is the one it founded (BootstrappedFile) and that no other member has got as
+// far as answering SQL. grastate.dat, which forbids it, is moved to evidenceDir first.
+//
 // A member whose data directory belongs to a cluster is started only if no
 // peer runs (then Galera's pc.recovery decides) or a running peer has the same
 // cluster UUID. Otherwise the state transfer would overwrite its data.
@@ -27,7 +33,7 @@
 //
 // # What it must never do
 //
-// Delete or edit grastate.dat; found a cluster on a guess; restart a member
+// Delete or edit grastate.dat of a cluster that was formed; found a cluster on a guess; restart a member
 // that is alive but non-Primary; put a password into a statement, an argument list or a log
 // (accounts get the hash of their password).
 package galera
@@ -45,6 +51,8 @@ const (
 	unitName   = "mariadb.service"
 	socketPath = "/run/mysqld/mysqld.sock"
 	dataDir    = "/var/lib/mysql"
+	// grastateFile is where Galera saves which cluster the data belongs to, and how far.
+	grastateFile = dataDir + "/grastate.dat"
 	// sstUser sends state transfers: the operating system's user mysql, on the local socket only.
 	sstUser = "nines_sst"
 
@@ -52,8 +60,14 @@ const (
 	bootstrapMark = "/run/mysqld/nines-bootstrap"
 	bootstrapEnv  = "/run/mysqld/wsrep-new-cluster"
 
-	// BootstrappedFile says that this node has founded the cluster. It is never removed.
+	// BootstrappedFile says that this node founds the cluster ("founding"), then which one
+	// it has founded (its UUID). It is never removed.
 	BootstrappedFile = model.PathState + "/galera-bootstrapped"
+	founding         = "founding"
+	// FormedFile, on the first controller, says that all members have been Synced once.
+	FormedFile = model.PathState + "/galera-formed"
+	// evidenceDir keeps what was moved aside.
+	evidenceDir = model.PathState + "/galera-evidence"
 )
 
 // ProbeDatabase is the schema, and the user, that drills write to. ProbeSecret
@@ -110,6 +124,7 @@ func (s *Service) Actions() map[string]service.Action {
 	return map[string]service.Action{
 		"start":    {Check: s.synced, Run: s.start},
 		"synced":   {Check: s.synced, Run: s.awaitSynced},
+		"formed":   {Check: isFormed, Run: formed},
 		"accounts": {Check: s.accountsThere, Run: s.createAccounts},
 		"database": {Check: s.databaseThere, Run: s.createDatabase},
 	}

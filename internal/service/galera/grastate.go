@@ -68,7 +68,7 @@ func parseGrastate(text string) (grastate, error) {
 // readGrastate reads the node's grastate.dat; found is false when there is none, or an empty
 // one: a server leaves that behind when it could not join at its very first start.
 func readGrastate(h host.Host) (g grastate, found bool, err error) {
-	f, err := h.ReadFile(dataDir + "/grastate.dat")
+	f, err := h.ReadFile(grastateFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return grastate{}, false, nil
 	}

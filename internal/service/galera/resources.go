@@ -170,12 +170,14 @@ func accounts(n model.Node) plan.Resource {
 }
 
 func (s *Service) databaseResources(c *model.Cluster, nodes []model.Node) []plan.Resource {
-	var after []plan.ID
-	for _, n := range nodes {
-		after = append(after, unitID(n.Name))
-	}
 	first := nodes[0].Name
-	var out []plan.Resource
+	formed := plan.Resource{ID: plan.Make("galera", first, "action", "formed"), Service: "galera", Node: first,
+		Action: &plan.Action{Name: "formed"}, Provides: []string{service.CapSQL}}
+	for _, n := range nodes {
+		formed.After = append(formed.After, unitID(n.Name))
+	}
+	after := []plan.ID{formed.ID}
+	out := []plan.Resource{formed}
 	for _, d := range s.allDatabases(c) {
 		out = append(out, plan.Resource{
 			ID: plan.Make("galera", first, "action", "database-"+d.Name), Service: "galera", Node: first,

@@ -151,6 +151,9 @@ const (
 type peers interface {
 	// Look tells whether a server runs there.
 	Look(ctx context.Context, a netip.Addr) reach
+	// AnswersSQL tells whether a server serves clients there, well or not: one that
+	// still receives its first state does not.
+	AnswersSQL(ctx context.Context, a netip.Addr) bool
 	// ClusterUUID asks a running member which cluster it belongs to.
 	ClusterUUID(ctx context.Context, env service.Env, n model.Node) (string, error)
 }
@@ -158,11 +161,17 @@ type peers interface {
 type network struct{}
 
 // Look opens and closes a connection to the group port. The SQL port would count as a broken client.
-func (network) Look(ctx context.Context, a netip.Addr) reach {
+func (network) Look(ctx context.Context, a netip.Addr) reach { return knock(ctx, a, model.PortGalera) }
+
+func (network) AnswersSQL(ctx context.Context, a netip.Addr) bool {
+	return knock(ctx, a, model.PortMariaDB) != stopped
+}
+
+func knock(ctx context.Context, a netip.Addr, port int) reach {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", hostPort(a, model.PortGalera))
+	conn, err := d.DialContext(ctx, "tcp", hostPort(a, port))
 	switch {
 	case err == nil:
 		conn.Close()

@@ -38,6 +38,9 @@ func (s *Service) start(ctx context.Context, env service.Env, args map[string]st
 	}
 	if found {
 		env.Log.Info("founding the Galera cluster", "node", env.Node.Name)
+		if err := noteFounding(ctx, env); err != nil {
+			return err
+		}
 		err := env.Host.WriteFile(ctx, host.File{Path: bootstrapMark, Mode: 0o644, Owner: "root", Group: "root"}, nil)
 		if err != nil {
 			return fmt.Errorf("mark the first start: %w", err)
@@ -80,7 +83,9 @@ func (s *Service) decide(ctx context.Context, env service.Env, args map[string]s
 	}
 	others := s.look(ctx, env)
 	history := present && !state.none()
-	switch {
+	switch again, err := s.foundingBroke(ctx, env, args, state, others); {
+	case err != nil || again:
+		return again, err
 	case len(others[running]) > 0:
 		return false, s.sameHistory(ctx, env, state.position, others[running])
 	case history:
@@ -119,6 +124,76 @@ func (s *Service) mayFound(ctx context.Context, env service.Env, silent []model.
 	return true, nil
 }
 
+// foundingBroke reports whether this node founded a cluster that never became one, so that it
+// may found it again; see the package comment. It then moves the state aside that forbids it.
+func (s *Service) foundingBroke(ctx context.Context, env service.Env, args map[string]string, state grastate, others map[reach][]model.Node) (bool, error) {
+	if args["bootstrap"] != "true" || exists(env.Host, FormedFile) {
+		return false, nil
+	}
+	f, err := env.Host.ReadFile(BootstrappedFile)
+	if err != nil || (!state.none() && content(f) != founding && content(f) != state.UUID) {
+		return false, nil // another cluster's data: not ours to decide
+	}
+	for _, n := range others[running] {
+		if s.members.AnswersSQL(ctx, n.Address()) {
+			return false, nil // it has the data as well: join it
+		}
+	}
+	if silent := others[unclear]; len(silent) > 0 {
+		return false, fmt.Errorf("%w: %s does not answer at all, so the cluster may be alive there; bring the machine up", ErrWouldFound, names(silent))
+	}
+	env.Log.Warn("the cluster was never completed: founding it again", "uuid", state.UUID)
+	if err := env.Host.StopUnit(ctx, unitName); err != nil {
+		return false, fmt.Errorf("stop the server that waits for a cluster: %w", err)
+	}
+	return true, moveAside(ctx, env)
+}
+
+// moveAside keeps a copy of grastate.dat and takes it out of the data directory.
+func moveAside(ctx context.Context, env service.Env) error {
+	f, err := env.Host.ReadFile(grastateFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("keep %s: %w", grastateFile, err)
+	}
+	kept := host.File{Path: evidenceDir + "/grastate.dat", Mode: 0o600, Owner: "root", Group: "root", Content: f.Content}
+	if err := env.Host.WriteFile(ctx, kept, nil); err != nil {
+		return fmt.Errorf("keep %s: %w", grastateFile, err)
+	}
+	return env.Host.RemoveFile(grastateFile)
+}
+
+// noteFounding records, durably and before anything is started, that this node founds the cluster.
+func noteFounding(ctx context.Context, env service.Env) error {
+	f := host.File{Path: BootstrappedFile, Mode: 0o600, Owner: "root", Group: "root", Content: []byte(founding + "\n")}
+	if err := env.Host.WriteFile(ctx, f, nil); err != nil {
+		return fmt.Errorf("record that the cluster is being founded: %w", err)
+	}
+	return nil
+}
+
+// formed records that all members have been Synced once: from now on a lost majority is a matter of recovery.
+func formed(ctx context.Context, env service.Env, _ map[string]string) error {
+	f := host.File{Path: FormedFile, Mode: 0o600, Owner: "root", Group: "root", Content: []byte("all members have been Synced\n")}
+	return env.Host.WriteFile(ctx, f, nil)
+}
+
+func isFormed(_ context.Context, env service.Env, _ map[string]string) (bool, string, error) {
+	if exists(env.Host, FormedFile) {
+		return true, "", nil
+	}
+	return false, "not all members have joined yet", nil
+}
+
+func exists(h host.Host, path string) bool {
+	_, err := h.ReadFile(path)
+	return err == nil
+}
+
+func content(f host.File) string { return strings.TrimSpace(string(f.Content)) }
+
 // recoverPosition asks InnoDB which cluster its data belongs to. It needs the server to be stopped
 // and changes no user data. TLS is left out: the key is readable only in the unit.
 func recoverPosition(ctx context.Context, h host.Host) (position, error) {
@@ -133,7 +208,7 @@ func recoverPosition(ctx context.Context, h host.Host) (position, error) {
 // cleanly: then its history is the latest, and nobody but it can go on.
 func (s *Service) wasAlone(env service.Env, state grastate) bool {
 	f, err := env.Host.ReadFile(loneFile)
-	return err == nil && strings.TrimSpace(string(f.Content)) == state.UUID && state.SafeToBootstrap
+	return err == nil && content(f) == state.UUID && state.SafeToBootstrap
 }
 
 // sameHistory refuses to join members of another cluster: the state transfer would overwrite this node's data.
@@ -199,7 +274,7 @@ func (s *Service) remember(ctx context.Context, env service.Env, args map[string
 	if args["bootstrap"] != "true" {
 		return nil
 	}
-	if _, err := env.Host.ReadFile(BootstrappedFile); err == nil {
+	if f, err := env.Host.ReadFile(BootstrappedFile); err == nil && content(f) != founding {
 		return nil
 	}
 	st, err := s.awaitStatus(ctx, status.serves)

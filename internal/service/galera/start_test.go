@@ -48,6 +48,7 @@ func (f *fakeServer) Exec(_ context.Context, st string) error {
 type fakePeers struct {
 	reach map[string]reach  // by address; others are stopped
 	uuid  map[string]string // by name
+	sql   map[string]bool   // by address
 }
 
 func (f fakePeers) Look(_ context.Context, a netip.Addr) reach {
@@ -56,6 +57,8 @@ func (f fakePeers) Look(_ context.Context, a netip.Addr) reach {
 	}
 	return stopped
 }
+
+func (f fakePeers) AnswersSQL(_ context.Context, a netip.Addr) bool { return f.sql[a.String()] }
 
 func (f fakePeers) ClusterUUID(_ context.Context, _ service.Env, n model.Node) (string, error) {
 	if u := f.uuid[n.Name]; u != "" {
@@ -139,7 +142,41 @@ func TestStart(t *testing.T) {
 		"not beside a running member":                       {node: "ctl1", args: first, peers: running2},
 		"not when a machine is silent": {node: "ctl1", args: first,
 			peers: fakePeers{reach: map[string]reach{"198.18.0.13": unclear}}, err: ErrWouldFound},
-		"not twice":                       {node: "ctl1", args: first, given: put(BootstrappedFile, someUUID), err: ErrWouldFound},
+		"not twice": {node: "ctl1", args: first, err: ErrWouldFound, given: func(r *rig) {
+			put(BootstrappedFile, someUUID)(r)
+			put(FormedFile, "")(r)
+		}},
+		"founding broke: again": {node: "ctl1", args: first, found: true, given: func(r *rig) {
+			put(BootstrappedFile, someUUID)(r)
+			r.grastate(someUUID, "-1", "0")
+		}},
+		"founding broke while one received its first state: again": {node: "ctl1", args: first, found: true,
+			peers: fakePeers{reach: map[string]reach{"198.18.0.12": running}},
+			given: func(r *rig) {
+				put(BootstrappedFile, founding)(r)
+				r.grastate(someUUID, "-1", "0")
+			}},
+		"founding broke, another has the data: join": {node: "ctl1", args: first,
+			peers: fakePeers{reach: map[string]reach{"198.18.0.12": running}, sql: map[string]bool{"198.18.0.12": true}},
+			given: func(r *rig) {
+				put(BootstrappedFile, someUUID)(r)
+				r.grastate(someUUID, "-1", "0")
+			}},
+		"founding broke, a machine is silent: wait": {node: "ctl1", args: first, err: ErrWouldFound,
+			peers: fakePeers{reach: map[string]reach{"198.18.0.12": unclear}},
+			given: func(r *rig) {
+				put(BootstrappedFile, someUUID)(r)
+				r.grastate(someUUID, "-1", "0")
+			}},
+		"founding broke, but the data is another cluster's": {node: "ctl1", args: first, given: func(r *rig) {
+			put(BootstrappedFile, otherUUID)(r)
+			r.grastate(someUUID, "-1", "0")
+		}},
+		"a formed cluster is never founded again": {node: "ctl1", args: first, given: func(r *rig) {
+			put(BootstrappedFile, someUUID)(r)
+			put(FormedFile, "")(r)
+			r.grastate(someUUID, "-1", "0")
+		}},
 		"not over data of a cluster":      {node: "ctl1", args: first, given: func(r *rig) { r.recovered(someUUID + ":7") }, err: ErrWouldFound},
 		"a member with history joins":     {node: "ctl1", args: first, given: func(r *rig) { r.grastate(someUUID, "-1", "0") }},
 		"safe_to_bootstrap is not enough": {node: "ctl1", args: first, given: func(r *rig) { r.grastate(someUUID, "12", "1") }},
