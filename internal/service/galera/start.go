@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"nines/internal/host"
@@ -109,10 +110,9 @@ func (s *Service) mayFound(ctx context.Context, env service.Env, silent []model.
 	case !errors.Is(err, fs.ErrNotExist):
 		return false, fmt.Errorf("read %s: %w", BootstrappedFile, err)
 	}
-	// A server may be waiting for a Primary that will never be: the directory must be at rest, and
-	// the start a new one.
-	if err := env.Host.StopUnit(ctx, unitName); err != nil {
-		return false, fmt.Errorf("stop the server that waits for a cluster: %w", err)
+	// The directory must be at rest, and the start a new one.
+	if err := stopWaiting(ctx, env); err != nil {
+		return false, err
 	}
 	p, err := recoverPosition(ctx, env.Host)
 	if err != nil {
@@ -143,10 +143,26 @@ func (s *Service) foundingBroke(ctx context.Context, env service.Env, args map[s
 		return false, fmt.Errorf("%w: %s does not answer at all, so the cluster may be alive there; bring the machine up", ErrWouldFound, names(silent))
 	}
 	env.Log.Warn("the cluster was never completed: founding it again", "uuid", state.UUID)
-	if err := env.Host.StopUnit(ctx, unitName); err != nil {
-		return false, fmt.Errorf("stop the server that waits for a cluster: %w", err)
+	if err := stopWaiting(ctx, env); err != nil {
+		return false, err
 	}
 	return true, moveAside(ctx, env)
+}
+
+// stopWaiting stops a server that waits for a Primary that will never be. It does not heed
+// SIGTERM while it waits (300 s went by), and has nothing unsaved: InnoDB serves nobody yet.
+func stopWaiting(ctx context.Context, env service.Env) error {
+	unit, err := env.Host.Unit(ctx, unitName)
+	if err == nil && unit.Active == "activating" {
+		err = env.Host.SignalUnit(ctx, unitName, int(syscall.SIGKILL))
+	}
+	if err == nil {
+		err = env.Host.StopUnit(ctx, unitName)
+	}
+	if err != nil {
+		return fmt.Errorf("stop the server that waits for a cluster: %w", err)
+	}
+	return nil
 }
 
 // moveAside keeps a copy of grastate.dat and takes it out of the data directory.
