@@ -1,11 +1,13 @@
 package galera
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -46,6 +48,8 @@ func (s *Service) start(ctx context.Context, env service.Env, args map[string]st
 		if err != nil {
 			return fmt.Errorf("mark the first start: %w", err)
 		}
+	} else if err := s.freeJoiner(ctx, env); err != nil {
+		return err
 	}
 	startErr := env.Host.StartUnit(ctx, unitName)
 	// The unit took the mark away; if it did not get that far, nobody else may use it.
@@ -147,6 +151,42 @@ func (s *Service) foundingBroke(ctx context.Context, env service.Env, args map[s
 		return false, err
 	}
 	return true, moveAside(ctx, env)
+}
+
+// donorPatience is how long a joiner may go without a connection from its donor: the
+// transfer script sleeps 10 s before it sends, and prepares before that.
+const donorPatience = 45 * time.Second
+
+// freeJoiner ends a state transfer whose donor died before it connected: the script listens
+// for ever, and the member with it. It has nothing of its own, and starts anew.
+func (s *Service) freeJoiner(ctx context.Context, env service.Env) error {
+	state, present, err := readGrastate(env.Host)
+	if err != nil || (present && !state.none()) {
+		return err
+	}
+	deadline := time.Now().Add(donorPatience)
+	for {
+		unit, err := env.Host.Unit(ctx, unitName)
+		if err != nil || unit.Active != "activating" || receiving(ctx, env.Host) {
+			return err
+		}
+		if time.Now().After(deadline) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+	env.Log.Warn("no donor has connected to the joining member: it starts anew", "waited", donorPatience)
+	return stopWaiting(ctx, env)
+}
+
+// receiving reports whether a state transfer's connection stands.
+func receiving(ctx context.Context, h host.Host) bool {
+	out, err := h.Run(ctx, host.Cmd{Args: []string{"ss", "-Htn", "state", "established", "sport", "=", ":" + strconv.Itoa(model.PortGaleraSST)}})
+	return err != nil || len(bytes.TrimSpace(out.Stdout)) > 0 // not known: as if it stood
 }
 
 // stopWaiting stops a server that waits for a Primary that will never be. It does not heed

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"nines/internal/host"
 	"nines/internal/host/hosttest"
@@ -298,4 +299,23 @@ func TestSynced(t *testing.T) {
 	if done, reason, err := r.synced(t.Context(), r.env, nil); done || err != nil || reason == "" {
 		t.Errorf("a stopped server: %v %q %v", done, reason, err)
 	}
+}
+
+// A donor that loses power before it connects leaves a joiner that listens for ever.
+func TestJoinerWithoutDonorStartsAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for connected, kills := range map[string]bool{"": true, "ESTAB 0 0 198.18.0.12:4444 198.18.0.11:40000": false} {
+			h := hosttest.New()
+			h.PutUnit(unitName, host.UnitState{Loaded: true, Active: "activating"})
+			h.Answer("ss -Htn", connected, 0)
+			env := service.Env{Host: h, Log: slog.New(slog.DiscardHandler)}
+			if err := (&Service{}).freeJoiner(t.Context(), env); err != nil {
+				t.Fatal(err)
+			}
+			st, err := h.Unit(t.Context(), unitName)
+			if err != nil || (st.Active != "activating") != kills {
+				t.Errorf("connection %q: the unit is %s, %v", connected, st.Active, err)
+			}
+		}
+	})
 }
