@@ -94,9 +94,19 @@ func (l *Leader) prepare(ctx context.Context, req Request) (Record, error) {
 	}
 	if p.Empty() {
 		r.State, r.Finished = Converged, l.now()
-		return r, nil
+		return r, l.closeFailed(ctx, r)
 	}
 	return r, l.save(ctx, KeyApply, r)
+}
+
+// closeFailed records an apply that found nothing to do if the one before had failed: what it
+// left was mended meanwhile. Otherwise an empty apply leaves no trace.
+func (l *Leader) closeFailed(ctx context.Context, r Record) error {
+	last, err := Current(ctx, l.store)
+	if err != nil || last.State != Failed {
+		return nil // nothing to close; an unreadable journal is the next apply's matter
+	}
+	return l.save(ctx, KeyApply, r)
 }
 
 func (l *Leader) rememberSpec(ctx context.Context, c *model.Cluster) error {

@@ -201,7 +201,7 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
-func TestFailureSkipsWhatWaitsForItAndNothingElse(t *testing.T) {
+func TestFailureIsRecordedUntilItIsMended(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, m := memstore.New(), newMachines()
 		defer s.Close()
@@ -215,6 +215,31 @@ func TestFailureSkipsWhatWaitsForItAndNothingElse(t *testing.T) {
 		if err != nil || rec.State != Failed {
 			t.Fatalf("state %s, %v; want failed", rec.State, err)
 		}
+		for id := range m.fail {
+			m.done[id] = 1 // mended by hand, and what waited for it too
+		}
+		for i := range 3 {
+			m.done[plan.Make("toy", "ctl2", "action", fmt.Sprint(i))] = 1
+		}
+		if again, err := l.Apply(t.Context(), t.Context(), Request{Spec: spec()}); err != nil || again.State != Converged {
+			t.Fatalf("apply after mending: %s, %v", again.State, err)
+		}
+		if rec, err = Current(t.Context(), s); err != nil || rec.State != Converged {
+			t.Errorf("the journal still says %s (%v): the failure was mended", rec.State, err)
+		}
+	})
+}
+
+func TestWhatWaitsForAFailureIsSkipped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, m := memstore.New(), newMachines()
+		defer s.Close()
+		m.fail[plan.Make("toy", "ctl2", "action", "1")] = errors.New("disk full")
+		l, _ := leader(t, s, m)
+		if _, err := l.Apply(t.Context(), t.Context(), Request{Spec: spec()}); err != nil {
+			t.Fatal(err)
+		}
+		l.Wait()
 		if len(m.done) != 7 {
 			t.Errorf("%d resources done, want 7: all but the failed one and the one behind it", len(m.done))
 		}
