@@ -48,10 +48,8 @@ func (s *Service) start(ctx context.Context, env service.Env, args map[string]st
 		if err != nil {
 			return fmt.Errorf("mark the first start: %w", err)
 		}
-	} else if err := s.freeJoiner(ctx, env); err != nil {
-		return err
 	}
-	startErr := env.Host.StartUnit(ctx, unitName)
+	startErr := s.startWatched(ctx, env)
 	// The unit took the mark away; if it did not get that far, nobody else may use it.
 	if err := env.Host.RemoveFile(bootstrapMark); err != nil {
 		return errors.Join(startErr, fmt.Errorf("remove the mark of the first start: %w", err))
@@ -153,34 +151,52 @@ func (s *Service) foundingBroke(ctx context.Context, env service.Env, args map[s
 	return true, moveAside(ctx, env)
 }
 
+// startWatched starts the unit and ends a state transfer meanwhile that has lost its donor.
+func (s *Service) startWatched(ctx context.Context, env service.Env) error {
+	watch, done := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := s.freeJoiner(watch, env); err != nil && watch.Err() == nil {
+			env.Log.Warn("watch the state transfer", "err", err)
+		}
+	})
+	err := env.Host.StartUnit(ctx, unitName)
+	done()
+	wg.Wait()
+	return err
+}
+
 // donorPatience is how long a joiner may go without a connection from its donor: the
 // transfer script sleeps 10 s before it sends, and prepares before that.
 const donorPatience = 45 * time.Second
 
 // freeJoiner ends a state transfer whose donor died before it connected: the script listens
-// for ever, and the member with it. It has nothing of its own, and starts anew.
+// for ever, and the member with it. It has nothing of its own, and starts anew. It watches until ctx
+// ends, or the member has data or has been ended.
 func (s *Service) freeJoiner(ctx context.Context, env service.Env) error {
-	state, present, err := readGrastate(env.Host)
-	if err != nil || (present && !state.none()) {
-		return err
-	}
-	deadline := time.Now().Add(donorPatience)
+	heard := time.Now()
 	for {
-		unit, err := env.Host.Unit(ctx, unitName)
-		if err != nil || unit.Active != "activating" || receiving(ctx, env.Host) {
+		state, present, err := readGrastate(env.Host)
+		if err != nil || (present && !state.none()) {
 			return err
 		}
-		if time.Now().After(deadline) {
-			break
+		unit, err := env.Host.Unit(ctx, unitName)
+		if err != nil {
+			return err
+		}
+		if unit.Active != "activating" || receiving(ctx, env.Host) {
+			heard = time.Now()
+		}
+		if time.Since(heard) > donorPatience {
+			env.Log.Warn("no donor has connected to the joining member: it starts anew", "waited", donorPatience)
+			return env.Host.SignalUnit(ctx, unitName, int(syscall.SIGKILL))
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil
 		case <-time.After(time.Second):
 		}
 	}
-	env.Log.Warn("no donor has connected to the joining member: it starts anew", "waited", donorPatience)
-	return stopWaiting(ctx, env)
 }
 
 // receiving reports whether a state transfer's connection stands.
