@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"nines/internal/api"
 	"nines/internal/app"
 	"nines/internal/lab"
 )
@@ -22,6 +23,20 @@ func (g *globals) open() (*app.Session, error) {
 		}
 	}
 	return app.Open(file, g.log)
+}
+
+// deployed is open for commands that need agents to talk to.
+func (g *globals) deployed() (*app.Session, *api.Client, error) {
+	s, err := g.open()
+	if err != nil {
+		return nil, nil, err
+	}
+	agents, err := s.Agents()
+	if err != nil {
+		s.Close()
+		return nil, nil, err
+	}
+	return s, agents, nil
 }
 
 // labOf returns the lab whose cluster.yaml the file is.

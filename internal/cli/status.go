@@ -29,15 +29,11 @@ func newStatusCommand(g *globals) *cobra.Command {
   nines status --json | jq '.conditions[]'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := g.open()
+			s, agents, err := g.deployed()
 			if err != nil {
 				return err
 			}
 			defer s.Close()
-			agents, err := s.Agents()
-			if err != nil {
-				return err
-			}
 			if watch {
 				return g.watchStatus(cmd.Context(), agents)
 			}

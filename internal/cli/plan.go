@@ -1,0 +1,43 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"nines/internal/cli/view"
+)
+
+func newPlanCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "plan",
+		Short: "Show what apply would change, in which order, and the quorum left",
+		Long:  "Shows what apply would change. Exit code 0: nothing, 2: there are changes, 1: an error.",
+		Example: `  nines plan
+  nines plan --json | jq '.plan.ops[].summary'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, agents, err := g.deployed()
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			reply, err := agents.Plan(cmd.Context(), s.Cluster.Shared())
+			if err != nil {
+				return err
+			}
+			if g.json {
+				err = g.print(reply)
+			} else {
+				view.Plan(g.out, reply.Plan)
+				if !reply.Plan.Empty() && len(reply.Plan.Blocked) == 0 {
+					fmt.Fprintf(g.out, "Plan %s: 'nines apply --plan %s' does exactly this.\n", reply.Hash, reply.Hash)
+				}
+			}
+			if err == nil && (!reply.Plan.Empty() || len(reply.Plan.Blocked) > 0) {
+				return exitCode(2)
+			}
+			return err
+		},
+	}
+}
