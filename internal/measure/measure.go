@@ -69,9 +69,10 @@ func Local(ctx context.Context, req Request) Reply {
 	m.ClusterID = clusterID()
 	m.Interfaces, m.NICs = interfaces()
 	m.Listeners = listeners()
+	seen := map[uint64]bool{} // a file system is named once, by its shortest path
 	for _, path := range []string{"/", "/var", "/var/lib"} {
-		if free, ok := freeBytes(path); ok {
-			m.FreeBytes[path] = free
+		if device, free, ok := freeBytes(path); ok && !seen[device] {
+			seen[device], m.FreeBytes[path] = true, free
 		}
 	}
 	peers(ctx, req, &m)
@@ -99,12 +100,14 @@ func diskSize(path string) uint64 {
 	return st.Blocks * uint64(st.Bsize)
 }
 
-func freeBytes(path string) (uint64, bool) {
+// freeBytes is what root may still write to the file system of the path.
+func freeBytes(path string) (device, free uint64, ok bool) {
 	var st unix.Statfs_t
-	if unix.Statfs(path, &st) != nil {
-		return 0, false
+	var at unix.Stat_t
+	if unix.Statfs(path, &st) != nil || unix.Stat(path, &at) != nil {
+		return 0, 0, false
 	}
-	return st.Bavail * uint64(st.Bsize), true
+	return at.Dev, st.Bavail * uint64(st.Bsize), true
 }
 
 // release is ID and VERSION_ID of os-release, joined: "debian13".
