@@ -181,13 +181,16 @@ func (s *Service) freeJoiner(ctx context.Context, env service.Env) error {
 			return err
 		}
 		unit, err := env.Host.Unit(ctx, unitName)
+		if ctx.Err() != nil {
+			return nil // the start has ended while this one asked
+		}
 		if err != nil {
 			return err
 		}
 		if unit.Active != "activating" || receiving(ctx, env.Host) {
 			heard = time.Now()
 		}
-		if time.Since(heard) > donorPatience {
+		if ctx.Err() == nil && time.Since(heard) > donorPatience {
 			env.Log.Warn("no donor has connected to the joining member: it starts anew", "waited", donorPatience)
 			return env.Host.SignalUnit(ctx, unitName, int(syscall.SIGKILL))
 		}
