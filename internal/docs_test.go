@@ -172,7 +172,7 @@ func conditionCodes(t *testing.T) map[string]string {
 // eachCondition calls found with the Code of a health.Condition literal, and of those in a list of them.
 func eachCondition(lit *ast.CompositeLit, found func(ast.Expr)) {
 	switch typ := lit.Type.(type) {
-	case *ast.SelectorExpr:
+	case *ast.SelectorExpr, *ast.Ident:
 		if isCondition(typ) {
 			codeOf(lit, found)
 		}
@@ -199,6 +199,9 @@ func codeOf(lit *ast.CompositeLit, found func(ast.Expr)) {
 }
 
 func isCondition(e ast.Expr) bool {
+	if own, ok := e.(*ast.Ident); ok {
+		return own.Name == "Condition" // in package health itself
+	}
 	s, ok := e.(*ast.SelectorExpr)
 	if !ok || s.Sel.Name != "Condition" {
 		return false

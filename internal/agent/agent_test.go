@@ -3,11 +3,13 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -35,6 +37,9 @@ func (moody) Name() string            { return "moody" }
 func (moody) Interval() time.Duration { return 500 * time.Millisecond }
 func (m moody) Observe(ctx context.Context, _ service.Env) service.Observation {
 	return m.answer(ctx)
+}
+func (m moody) Parts() map[string]service.Part {
+	return map[string]service.Part{"here": {Unit: "moody.service", Observer: m}, "elsewhere": {Unit: "other.service", Observer: m}}
 }
 func (moody) Resources(c *model.Cluster, _ secret.Source) ([]plan.Resource, error) {
 	var rs []plan.Resource
@@ -113,6 +118,12 @@ func TestHealthPort(t *testing.T) {
 	}
 	if r := ask("/health/moody"); r.Code != http.StatusOK || !strings.Contains(r.Body.String(), "because") {
 		t.Errorf("serving: %d %s", r.Code, r.Body)
+	}
+	if r := ask("/health/moody/here"); r.Code != http.StatusOK {
+		t.Errorf("a part that serves: %d %s", r.Code, r.Body)
+	}
+	if got := slices.Sorted(maps.Keys(w.all())); !slices.Equal(got, []string{"moody", "moody/here"}) {
+		t.Errorf("observed: %v, want the service and its part on this node", got)
 	}
 	if r := ask("/health/other"); r.Code != http.StatusNotFound {
 		t.Errorf("unknown service: %d", r.Code)

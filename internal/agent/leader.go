@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"nines/internal/api"
@@ -65,8 +66,8 @@ type leadership struct {
 // rotateEvery is how often the leader asks whether a key is due.
 const rotateEvery = time.Minute
 
-// rotate changes keys on schedule. A changed key reaches the nodes by an apply of the
-// spec as it stands, with all its order and checks.
+// rotate changes keys on schedule, while the nodes are as last applied. A changed key reaches them by
+// an apply of the spec as it stands, with all its order and checks.
 func (a *Agent) rotate(ctx context.Context, s store.Store, l *converge.Leader) {
 	for ctx.Err() == nil {
 		if err := a.rotateDue(ctx, s, l); err != nil && ctx.Err() == nil {
@@ -108,6 +109,15 @@ func (a *Agent) rotateDue(ctx context.Context, s store.Store, l *converge.Leader
 	}
 	if len(changed) == 0 {
 		return nil
+	}
+	// The apply below must carry the keys and nothing else: what a person changed by hand, or what is
+	// broken, is not mended in passing.
+	p, err := l.Plan(ctx, c)
+	if err != nil {
+		return err
+	}
+	if !p.Empty() || len(p.Blocked) > 0 {
+		return fmt.Errorf("it waits: the nodes are not as last applied (%d steps, see 'nines plan')", len(p.Ops))
 	}
 	if err := a.secrets.Merge(ctx, changed); err != nil {
 		return err

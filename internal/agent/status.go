@@ -19,6 +19,7 @@ import (
 	"nines/internal/health"
 	"nines/internal/model"
 	"nines/internal/plan"
+	"nines/internal/secret"
 	"nines/internal/service"
 )
 
@@ -34,6 +35,20 @@ func (a *Agent) version(ctx context.Context) api.Version {
 	}
 	if err != nil {
 		v.Store = err.Error()
+	}
+	v.Certificate, v.Authority = a.validity(model.PathCert), a.validity(model.PathCA)
+	return v
+}
+
+// validity is the span of a certificate on this node; zero when it cannot be read.
+func (a *Agent) validity(path string) model.Validity {
+	f, err := a.Host.ReadFile(path)
+	if err != nil {
+		return model.Validity{}
+	}
+	v, err := secret.Validity(f.Content)
+	if err != nil {
+		a.Log.Debug("certificate", "path", path, "err", err)
 	}
 	return v
 }
@@ -120,7 +135,7 @@ func (a *Agent) askAll(ctx context.Context, c *model.Cluster) []api.NodeStatus {
 			defer cancel()
 			rep, err := a.peers.NodeReport(ctx, api.NodeAddr(n))
 			if err != nil {
-				out[i].Error = err.Error()
+				out[i].Error, out[i].Expired = err.Error(), api.Expired(err)
 				return
 			}
 			out[i].Report = &rep
@@ -137,8 +152,7 @@ func (a *Agent) judge(c *model.Cluster, st *api.Status) []health.Condition {
 	seen := observationsOf(st.Nodes)
 	for _, n := range st.Nodes {
 		if n.Report == nil {
-			out = append(out, health.Condition{Code: "node-unreachable", Severity: health.Critical, Node: n.Node,
-				Text: "its agent does not answer: " + n.Error, Hint: "is the machine up? 'systemctl status nines-agent' there"})
+			out = append(out, unreachable(n))
 			continue
 		}
 		out = append(out, nodeConditions(n)...)
@@ -148,6 +162,7 @@ func (a *Agent) judge(c *model.Cluster, st *api.Status) []health.Condition {
 			}
 		}
 	}
+	out = append(out, certificates(st.Nodes, time.Now())...)
 	for _, s := range a.Services {
 		if j, ok := s.(service.ClusterJudge); ok && c.Runs(s.Name()) {
 			for _, cond := range j.Judge(c, seen[s.Name()]) {
@@ -171,6 +186,32 @@ func (a *Agent) judge(c *model.Cluster, st *api.Status) []health.Condition {
 	}
 	health.Sort(out)
 	return out
+}
+
+// unreachable says why a node could not be asked.
+func unreachable(n api.NodeStatus) health.Condition {
+	if n.Expired {
+		return health.Condition{Code: "certificate-expired", Severity: health.Critical, Node: n.Node, Text: n.Error,
+			Hint: "is its clock right? then 'nines apply' renews the certificate over SSH"}
+	}
+	return health.Condition{Code: "node-unreachable", Severity: health.Critical, Node: n.Node,
+		Text: "its agent does not answer: " + n.Error, Hint: "is the machine up? 'systemctl status nines-agent' there"}
+}
+
+// certificates judges the certificates of the nodes and, once, that of the authority all have.
+func certificates(nodes []api.NodeStatus, now time.Time) []health.Condition {
+	var out []health.Condition
+	var authority model.Validity
+	for _, n := range nodes {
+		if n.Report == nil {
+			continue
+		}
+		out = append(out, health.Certificate(n.Node, n.Report.Certificate, n.Report.Authority, now)...)
+		if !n.Report.Authority.NotAfter.IsZero() {
+			authority = n.Report.Authority
+		}
+	}
+	return append(out, health.Authority(authority, secret.DefaultTTL, now)...)
 }
 
 // observationsOf maps services to nodes to their latest observation.

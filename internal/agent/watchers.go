@@ -46,11 +46,26 @@ type observed struct {
 func newWatchers(services []service.Service, env func(*model.Cluster) (service.Env, error), log *slog.Logger) *watchers {
 	w := &watchers{services: services, env: env, log: log, seen: map[string]observed{}, first: map[string]chan struct{}{}}
 	for _, s := range services {
-		if _, ok := s.(service.Observer); ok {
-			w.first[s.Name()] = make(chan struct{})
+		for name := range observers(s) {
+			w.first[name] = make(chan struct{})
 		}
 	}
 	return w
+}
+
+// observers are those of the service and of its parts, by the name of their observations. The service's own
+// belongs to all its units.
+func observers(s service.Service) map[string]service.Part {
+	out := map[string]service.Part{}
+	if o, ok := s.(service.Observer); ok {
+		out[s.Name()] = service.Part{Observer: o}
+	}
+	if c, ok := s.(service.Composite); ok {
+		for name, part := range c.Parts() {
+			out[s.Name()+"/"+name] = part
+		}
+	}
+	return out
 }
 
 // follow observes the services that the spec puts on this node, in place of
@@ -73,21 +88,25 @@ func (w *watchers) follow(ctx context.Context, c *model.Cluster) {
 	w.spec = hash
 	ctx, w.cancel = context.WithCancel(ctx)
 	for _, s := range w.services {
-		o, ok := s.(service.Observer)
-		if ok && c.Runs(s.Name()) && placed(s, env) {
-			w.wg.Go(func() { w.observe(ctx, s.Name(), o, env) })
+		if !c.Runs(s.Name()) {
+			continue
+		}
+		for name, part := range observers(s) {
+			if placed(s, part.Unit, env) {
+				w.wg.Go(func() { w.observe(ctx, name, part, env) })
+			}
 		}
 	}
 }
 
-// placed reports whether the service has a unit on the node.
-func placed(s service.Service, env service.Env) bool {
+// placed reports whether the service has that unit on the node; empty: any unit.
+func placed(s service.Service, unit string, env service.Env) bool {
 	rs, err := s.Resources(env.Cluster, env.Secrets)
 	if err != nil {
 		return true // secrets are not there yet: better observe in vain than not at all
 	}
 	for _, r := range rs {
-		if r.Node == env.Node.Name && r.Unit != nil {
+		if r.Node == env.Node.Name && r.Unit != nil && (unit == "" || r.Unit.Name == unit) {
 			return true
 		}
 	}

@@ -133,6 +133,9 @@ func (e *NobodyError) Unwrap() error { return e.Err }
 
 // Hint says what to do now.
 func (e *NobodyError) Hint() string {
+	if Expired(e.Err) || refused(e.Err) {
+		return hintExpired
+	}
 	return "is the cluster deployed ('nines apply')? are the machines up ('nines lab status' in a lab)?"
 }
 

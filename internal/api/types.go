@@ -44,6 +44,9 @@ type Version struct {
 	// Binary is the SHA-256 of the running executable, hex.
 	Binary  string    `json:"binary"`
 	Started time.Time `json:"started"`
+	// Certificate is the node's, Authority the one that issued it; zero when they cannot be read.
+	Certificate model.Validity `json:"certificate,omitzero"`
+	Authority   model.Validity `json:"authority,omitzero"`
 }
 
 // NodeReport is one node as its own agent sees it.
@@ -65,8 +68,10 @@ type Drift struct {
 type NodeStatus struct {
 	Node  string       `json:"node"`
 	Roles []model.Role `json:"roles"`
-	// Error says why there is no Report.
-	Error  string      `json:"error,omitempty"`
+	// Error says why there is no Report. Expired: because the node's certificate has expired.
+	Error   string `json:"error,omitempty"`
+	Expired bool   `json:"expired,omitempty"`
+
 	Report *NodeReport `json:"report,omitempty"`
 }
 
@@ -184,6 +189,9 @@ type UnreachableError struct {
 }
 
 func (e *UnreachableError) Error() string {
+	if text := certificateTrouble(e.Err, time.Now()); text != "" {
+		return fmt.Sprintf("agent %s cannot be spoken to: %s", e.Addr, text)
+	}
 	return fmt.Sprintf("agent %s does not answer: %v", e.Addr, e.Err)
 }
 
@@ -195,5 +203,8 @@ func (e *UnreachableError) Unreachable() bool { return true }
 
 // Hint says what to do now.
 func (e *UnreachableError) Hint() string {
+	if Expired(e.Err) || refused(e.Err) {
+		return hintExpired
+	}
 	return "look at the node: is it up, does 'systemctl status nines-agent' say active?"
 }

@@ -18,6 +18,7 @@ import (
 	"nines/internal/api"
 	"nines/internal/bootstrap"
 	"nines/internal/config"
+	"nines/internal/health"
 	"nines/internal/model"
 	"nines/internal/progress"
 	"nines/internal/secret"
@@ -92,27 +93,64 @@ func (s *Session) connect() error {
 	return nil
 }
 
-// Bootstrapped reports whether every node's agent answers.
-func (s *Session) Bootstrapped(ctx context.Context) bool {
+// Readiness says what must be done over SSH before agents can be given work.
+type Readiness int
+
+// The readinesses, from worst to best.
+const (
+	Missing Readiness = iota // an agent does not answer, or refuses us
+	Due                      // all answer; a certificate should be renewed before it ends
+	Ready
+)
+
+// Ready asks every node's agent.
+func (s *Session) Ready(ctx context.Context) Readiness {
 	if s.Client == nil {
-		return false
+		return Missing
 	}
-	var mu sync.Mutex
-	all := true
+	now := time.Now()
+	ready := make([]Readiness, len(s.Cluster.Nodes))
 	var wg sync.WaitGroup
-	for _, n := range s.Cluster.Nodes {
+	for i, n := range s.Cluster.Nodes {
 		wg.Go(func() {
 			v, err := s.Client.Version(ctx, api.NodeAddr(n))
-			if err != nil || v.Node != n.Name {
+			switch {
+			case err != nil || v.Node != n.Name:
 				s.log.Debug("agent", "node", n.Name, "err", err)
-				mu.Lock()
-				all = false
-				mu.Unlock()
+			case v.Certificate.Renewable(v.Authority, now):
+				ready[i] = Due
+			default:
+				ready[i] = Ready
 			}
 		})
 	}
 	wg.Wait()
-	return all
+	worst := slices.Min(append(ready, Ready))
+	if own, authority := s.certificate(); worst == Ready && own.Renewable(authority, now) {
+		worst = Due
+	}
+	return worst
+}
+
+// certificate returns the spans of the operator's certificate and of its authority; zero when
+// they cannot be read.
+func (s *Session) certificate() (own, authority model.Validity) {
+	for name, v := range map[string]*model.Validity{"operator.pem": &own, "ca.pem": &authority} {
+		text, err := os.ReadFile(s.Path(name))
+		if err == nil {
+			*v, err = secret.Validity(text)
+		}
+		if err != nil {
+			s.log.Debug("certificate", "file", s.Path(name), "err", err)
+		}
+	}
+	return own, authority
+}
+
+// Conditions are what is not as it should be on the operator's side.
+func (s *Session) Conditions(now time.Time) []health.Condition {
+	own, authority := s.certificate()
+	return health.OperatorCertificate(own, authority, now)
 }
 
 // Bootstrap brings agents to all nodes over SSH and connects to them.

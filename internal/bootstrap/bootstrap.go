@@ -12,11 +12,13 @@ package bootstrap
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -49,6 +51,8 @@ type machine struct {
 	remote *ssh.Client
 	facts  facts
 	want   []file
+	// renewed says why the node gets a new certificate; empty: it keeps its own.
+	renewed string
 	// changed holds the paths that were replaced.
 	changed []string
 	// stale: the agent runs with something that was replaced.
@@ -143,7 +147,10 @@ func (r *run) check(ctx context.Context, m *machine) []Problem {
 	id, title := "bootstrap/"+m.node.Name+"/check", m.node.Name+": look at the machine"
 	r.Emit(progress.Event{ID: id, Title: title, State: progress.Running})
 	start := time.Now()
-	ps, err := r.look(ctx, m)
+	waiting := func() {
+		r.Emit(progress.Event{ID: id, Title: title, State: progress.Running, Detail: "SSH does not listen yet"})
+	}
+	ps, err := r.look(ctx, m, waiting)
 	if err != nil {
 		ps = []Problem{problemOf(m.node.Name, err)}
 	}
@@ -155,21 +162,43 @@ func (r *run) check(ctx context.Context, m *machine) []Problem {
 	return ps
 }
 
-func (r *run) look(ctx context.Context, m *machine) ([]Problem, error) {
+// bootPatience is for a machine that boots: its address answers before its SSH server listens.
+const bootPatience = 15 * time.Second
+
+// whileBooting repeats connect while the node refuses the connection, and calls waiting before each repeat.
+func whileBooting(ctx context.Context, waiting func(), connect func() error) error {
+	deadline := time.Now().Add(bootPatience)
+	for {
+		err := connect()
+		if !errors.Is(err, syscall.ECONNREFUSED) || time.Now().After(deadline) {
+			return err
+		}
+		waiting()
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+func (r *run) look(ctx context.Context, m *machine, waiting func()) ([]Problem, error) {
 	c := r.Cluster
-	remote, err := ssh.Dial(ctx, ssh.Config{
-		Addr: netip.AddrPortFrom(m.node.Address(), uint16(c.SSH.Port)).String(),
-		Name: m.node.Name, User: c.SSH.User, Identity: c.SSH.Identity, KnownHosts: c.SSH.KnownHosts,
+	err := whileBooting(ctx, waiting, func() (err error) {
+		m.remote, err = ssh.Dial(ctx, ssh.Config{
+			Addr: netip.AddrPortFrom(m.node.Address(), uint16(c.SSH.Port)).String(),
+			Name: m.node.Name, User: c.SSH.User, Identity: c.SSH.Identity, KnownHosts: c.SSH.KnownHosts,
+		})
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	m.remote = remote
-	if err := remote.BecomeRoot(ctx); err != nil {
+	if err := m.remote.BecomeRoot(ctx); err != nil {
 		return nil, err
 	}
 	asked := time.Now()
-	out, err := remote.Run(ctx, factsScript, nil)
+	out, err := m.remote.Run(ctx, factsScript, nil)
 	if err != nil {
 		return nil, fmt.Errorf("look at the machine: %w", err)
 	}

@@ -64,6 +64,7 @@ func (r *run) files(m *machine) ([]file, error) {
 		if pair, err = r.state.ca.IssueNode(want); err != nil {
 			return nil, err
 		}
+		m.renewed = reason
 		r.Log.Info("node certificate issued", "node", m.node.Name, "why", reason)
 	}
 	conf, err := json.MarshalIndent(model.AgentConfigFor(r.Cluster, m.node, r.state.id), "", "  ")

@@ -127,7 +127,11 @@ func (r *run) copy(ctx context.Context, m *machine) (detail string, err error) {
 		return "-", nil
 	}
 	r.Log.Info("copied", "node", m.node.Name, "files", m.changed)
-	return count(len(m.changed), "file"), nil
+	detail = count(len(m.changed), "file")
+	if m.renewed != "" {
+		detail += "; certificate renewed (" + m.renewed + ")"
+	}
+	return detail, nil
 }
 
 func (r *run) upload(ctx context.Context, m *machine, sum string) error {

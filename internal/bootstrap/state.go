@@ -120,6 +120,10 @@ func (s *state) fill(cluster string, now time.Time) error {
 	if s.ca, err = secret.ParseCA(secret.Pair{Cert: []byte(secrets[keyCACert]), Key: []byte(secrets[keyCAKey])}); err != nil || s.id == "" || s.clusterKey == "" {
 		return &StateError{Path: s.path(fileSecrets), Text: "it does not hold a cluster's keys", Next: "bring it back from a backup", Err: err}
 	}
+	if v := s.ca.Validity(); v.Expired(now) {
+		return &StateError{Path: s.path(fileSecrets), Text: "the cluster's authority expired on " + v.NotAfter.UTC().Format(time.RFC3339),
+			Next: "is this machine's clock right? nines cannot replace an authority yet: see 'The authority' in docs/guide.md"}
+	}
 	if err := s.keep(fileCA, s.ca.Pair().Cert); err != nil {
 		return err
 	}

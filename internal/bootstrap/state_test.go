@@ -147,13 +147,23 @@ func TestOperatorCertificateIsRenewed(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, time.Now())
 	before := read(t, s.path(fileCert))
-	open(t, dir, time.Now().Add(300*24*time.Hour))
+	open(t, dir, time.Now().Add(240*24*time.Hour))
 	if read(t, s.path(fileCert)) != before {
-		t.Error("renewed two months before its end")
+		t.Error("renewed with more than a third of its life left")
 	}
-	open(t, dir, time.Now().Add(340*24*time.Hour))
+	open(t, dir, time.Now().Add(245*24*time.Hour))
 	if read(t, s.path(fileCert)) == before {
-		t.Error("not renewed three weeks before its end")
+		t.Error("not renewed with less than a third of its life left")
+	}
+}
+
+func TestExpiredAuthorityIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir, time.Now())
+	_, err := openState(dir, "lab", time.Now().Add(11*365*24*time.Hour))
+	var state *StateError
+	if !errors.As(err, &state) || !strings.Contains(err.Error(), "authority expired") || state.Hint() == "" {
+		t.Errorf("got %v, want a refusal that names the authority", err)
 	}
 }
 

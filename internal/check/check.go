@@ -207,6 +207,7 @@ func (r *rules) addresses(n model.Node, m Measured) {
 		case !found && holds && !onNetwork(m.Interfaces, network.CIDR):
 			r.add(n, CodeVIPInterface, health.Critical, fmt.Sprintf("no interface has an address in %s (%s): the VIP cannot live here", network.CIDR, name),
 				fmt.Sprintf("give an interface the address %s/%d", a, network.CIDR.Bits()))
+		case !found && r.cluster.SetsAddress(name):
 		case !found:
 			r.add(n, CodeAddressMissing, health.Critical, fmt.Sprintf("no interface has its address %s (%s)", a, name),
 				fmt.Sprintf("give an interface the address %s/%d, or correct cluster.yaml", a, network.CIDR.Bits()))

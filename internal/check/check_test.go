@@ -127,6 +127,21 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// The address for tunnels is the operator's matter only where nines does not put it on an interface itself.
+func TestTunnelAddress(t *testing.T) {
+	for given, want := range map[string]int{"": 3, "eno3": 0} {
+		c := cluster("error")
+		c.Networks[model.Tenant] = model.Network{CIDR: netip.MustParsePrefix("198.51.100.0/24")}
+		for i := range c.Nodes {
+			c.Nodes[i].Addresses[model.Tenant] = netip.AddrFrom4([4]byte{198, 51, 100, byte(11 + i)})
+		}
+		c.Neutron.TunnelInterface = given
+		if got := check.Rules(c, sound(c)); len(got) != want {
+			t.Errorf("tunnel interface %q: %+v", given, got)
+		}
+	}
+}
+
 func each(ms []check.Measured, f func(*check.Measured)) {
 	for i := range ms {
 		f(&ms[i])

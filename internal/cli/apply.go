@@ -9,15 +9,18 @@ import (
 	"os/exec"
 	"os/user"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"nines/internal/api"
 	"nines/internal/app"
+	"nines/internal/bootstrap"
 	"nines/internal/cli/live"
 	"nines/internal/cli/view"
 	"nines/internal/converge"
+	"nines/internal/model"
 	"nines/internal/plan"
 	"nines/internal/progress"
 )
@@ -36,6 +39,7 @@ The work goes on when this command is interrupted; run it again, or with --attac
   nines apply --attach      # watch an apply that is under way`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			holdLifeline()
 			s, err := g.open()
 			if err != nil {
 				return err
@@ -69,6 +73,9 @@ func (g *globals) apply(ctx context.Context, s *app.Session, c consent) error {
 		return err
 	}
 	if c.agreed == "" {
+		if _, err := g.awaitSame(ctx, s, agents); err != nil {
+			return err
+		}
 		reply, err := agents.Plan(ctx, s.Cluster.Shared())
 		if err != nil {
 			return err
@@ -76,14 +83,18 @@ func (g *globals) apply(ctx context.Context, s *app.Session, c consent) error {
 		if !g.json {
 			view.Plan(g.out, reply.Plan)
 		}
-		c.agreed = reply.Hash
-		if !reply.Plan.Empty() && len(reply.Plan.Blocked) == 0 && !c.yes {
-			if err := g.ask("Apply these changes?"); err != nil {
-				return err
+		if !c.yes {
+			// Who says yes beforehand agrees to what is needed then: a cluster that is
+			// just settling needs less from one second to the next.
+			c.agreed = reply.Hash
+			if !reply.Plan.Empty() && len(reply.Plan.Blocked) == 0 {
+				if err := g.ask("Apply these changes?"); err != nil {
+					return err
+				}
 			}
 		}
 	}
-	record, err := agents.Apply(ctx, converge.Request{Spec: s.Cluster.Shared(), Who: whoami(), Plan: c.agreed})
+	record, err := g.begin(ctx, s, agents, c.agreed)
 	if err != nil {
 		return err
 	}
@@ -101,6 +112,42 @@ func (g *globals) apply(ctx context.Context, s *app.Session, c consent) error {
 		return err
 	}
 	return g.settle(ctx, agents)
+}
+
+// begin hands the work to the leader. A refusal may be the first word of the same apply under way, when
+// there was no leader to ask before: then that one is watched first.
+func (g *globals) begin(ctx context.Context, s *app.Session, agents *api.Client, agreed string) (converge.Record, error) {
+	for {
+		record, err := agents.Apply(ctx, converge.Request{Spec: s.Cluster.Shared(), Who: whoami(), Plan: agreed})
+		var refusal *api.Error
+		if agreed != "" || !errors.As(err, &refusal) || refusal.Code != api.CodeBusy {
+			return record, err
+		}
+		if watched, werr := g.awaitSame(ctx, s, agents); werr != nil || !watched {
+			return record, errors.Join(err, werr)
+		}
+	}
+}
+
+// awaitSame watches an apply of the same cluster.yaml that is under way, to its end: most often the
+// one whose terminal was lost. What it leaves, or fails at, is the next plan's. One of another
+// cluster.yaml is not waited for: the agents refuse, and say whose it is.
+func (g *globals) awaitSame(ctx context.Context, s *app.Session, agents *api.Client) (watched bool, err error) {
+	record, err := agents.Current(ctx)
+	if err != nil || !sameUnderWay(record, s.Cluster.Shared()) {
+		return false, nil // never applied, or not to be read: then the plan says what is wrong
+	}
+	fmt.Fprintf(g.err, "%s has been applying this cluster.yaml since %s: watching that first\n", record.Who, record.Since.Format(time.TimeOnly))
+	record, err = g.watch(ctx, agents, record, func(converge.OpRecord) {})
+	if err == nil && record.State == converge.Failed {
+		fmt.Fprintf(g.err, "that apply failed (%s); going on with what is left\n", record.Error)
+	}
+	return true, err
+}
+
+// sameUnderWay reports whether the apply has not ended and wants what spec says.
+func sameUnderWay(record converge.Record, spec *model.Cluster) bool {
+	return record.State == converge.Converging && record.Spec != nil && converge.SpecHash(record.Spec) == converge.SpecHash(spec)
 }
 
 // settleTime is how long health checks and clusters may take to notice that all is well.
@@ -129,10 +176,13 @@ func (g *globals) settle(ctx context.Context, agents *api.Client) error {
 	}
 }
 
-// bootstrap brings agents to nodes that have none.
+// bootstrap brings agents to nodes that have none, and renews certificates in time.
 func (g *globals) bootstrap(ctx context.Context, s *app.Session) error {
-	if s.Bootstrapped(ctx) {
+	switch s.Ready(ctx) {
+	case app.Ready:
 		return nil
+	case app.Due:
+		return g.renew(ctx, s)
 	}
 	if s.Client == nil {
 		if err := g.checkFirst(ctx, s); err != nil {
@@ -140,6 +190,18 @@ func (g *globals) bootstrap(ctx context.Context, s *app.Session) error {
 		}
 	}
 	return live.Show(ctx, g.err, "Bringing agents to the nodes", s.Bootstrap)
+}
+
+// renew renews certificates that are still good. Nodes that cannot be reached over SSH are no
+// reason to refuse other work, as long as nothing was begun.
+func (g *globals) renew(ctx context.Context, s *app.Session) error {
+	err := live.Show(ctx, g.err, "Renewing certificates", s.Bootstrap)
+	var preflight *bootstrap.PreflightError
+	if errors.As(err, &preflight) {
+		fmt.Fprintf(g.err, "warning: the certificates were not renewed; they are still valid: %v\n  -> %s\n", err, hint(err))
+		return nil
+	}
+	return err
 }
 
 func (g *globals) attach(ctx context.Context, s *app.Session) error {
@@ -176,19 +238,10 @@ func (g *globals) follow(ctx context.Context, s *app.Session, record converge.Re
 	for _, op := range record.Plan.Ops {
 		ops[op.ID] = op
 	}
-	err = live.Show(ctx, g.err, "Applying", func(ctx context.Context, emit progress.Emit) error {
-		record, err = agents.Follow(ctx, record.ID, func(ev converge.Event) {
-			if ev.Op != nil {
-				ops[ev.Op.Op.ID] = ev.Op.Op
-				results[ev.Op.Op.ID] = ev.Op.Result
-				emit(opEvent(*ev.Op))
-			}
-		})
-		return err
+	record, err = g.watch(ctx, agents, record, func(o converge.OpRecord) {
+		ops[o.Op.ID] = o.Op
+		results[o.Op.ID] = o.Result
 	})
-	if errors.Is(err, context.Canceled) {
-		return record, fmt.Errorf("no longer watching; the apply goes on without this terminal ('nines apply --attach' watches it again): %w", err)
-	}
 	if err != nil {
 		return record, err
 	}
@@ -201,6 +254,23 @@ func (g *globals) follow(ctx context.Context, s *app.Session, record converge.Re
 	}
 	view.Applied(g.out, all, results, record.Finished.Sub(record.Since))
 	return record, nil
+}
+
+// watch shows an apply until it has ended; each hears of every step of an op.
+func (g *globals) watch(ctx context.Context, agents *api.Client, record converge.Record, each func(converge.OpRecord)) (converge.Record, error) {
+	err := live.Show(ctx, g.err, "Applying", func(ctx context.Context, emit progress.Emit) (err error) {
+		record, err = agents.Follow(ctx, record.ID, func(ev converge.Event) {
+			if ev.Op != nil {
+				each(*ev.Op)
+				emit(opEvent(*ev.Op))
+			}
+		})
+		return err
+	})
+	if errors.Is(err, context.Canceled) {
+		return record, fmt.Errorf("no longer watching; the apply goes on without this terminal ('nines apply --attach' watches it again): %w", err)
+	}
+	return record, err
 }
 
 func opEvent(o converge.OpRecord) progress.Event {
@@ -267,6 +337,16 @@ func (g *globals) deployLab(ctx context.Context, clusterFile string) error {
 	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	// Killed, lab up leaves no deployment behind that would meet the next one: the kernel closes the
+	// lifeline. (A parent-death signal was not delivered on every kernel tried.)
+	end, lifeline, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("deploy: %w", err)
+	}
+	defer lifeline.Close()
+	defer end.Close()
+	cmd.ExtraFiles = []*os.File{end} // file 3
+	cmd.Env = append(os.Environ(), lifelineEnv+"=3")
 	var exit *exec.ExitError
 	if err := cmd.Run(); errors.As(err, &exit) {
 		return exitCode(exit.ExitCode()) // it has said why
@@ -274,4 +354,18 @@ func (g *globals) deployLab(ctx context.Context, clusterFile string) error {
 		return fmt.Errorf("deploy: %w", err)
 	}
 	return nil
+}
+
+// lifelineEnv tells the deployment of lab up that file 3 is at its end when lab up has died.
+const lifelineEnv = "NINES_LIFELINE"
+
+// holdLifeline ends this process when the lab up that started it has died.
+func holdLifeline() {
+	if os.Getenv(lifelineEnv) != "3" {
+		return
+	}
+	go func() {
+		_, _ = os.NewFile(3, "lifeline").Read(make([]byte, 1)) // nothing is ever written: it returns at the end
+		os.Exit(int(syscall.SIGKILL) + 128)
+	}()
 }

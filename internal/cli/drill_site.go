@@ -59,7 +59,8 @@ func (s *clusterDrills) Run(ctx context.Context, d drill.Drill, seed uint64, emi
 	r := drill.Runner{
 		Cluster: session.Cluster, Injector: agents, Observer: agents, Emit: emit,
 		Workload: func(run string) drill.Workload {
-			return &drill.Network{Cluster: session.Cluster, CA: ca, Credentials: agents, Run: run}
+			return &drill.Network{Cluster: session.Cluster, CA: ca, Credentials: agents, Run: run,
+				APIs: drill.APIs(session.Cluster, app.Services())}
 		},
 		Ledger: folder.Ledger, Evidence: folder.Samples,
 		Versions: map[string]string{"nines": Version(), "release": string(session.Cluster.Release)},

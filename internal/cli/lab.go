@@ -56,7 +56,11 @@ Interrupted, it goes on where it was when it is run again.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if checkOnly {
-				return lab.Supported()
+				err := lab.Supported()
+				if err == nil {
+					fmt.Fprintln(cmd.OutOrStdout(), "A lab can run on this machine.")
+				}
+				return err
 			}
 			started := time.Now()
 			o.Name = *name

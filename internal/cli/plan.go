@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"nines/internal/app"
 	"nines/internal/cli/view"
 )
 
@@ -26,15 +27,22 @@ func newPlanCommand(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			ready := s.Ready(cmd.Context())
 			if g.json {
 				err = g.print(reply)
 			} else {
 				view.Plan(g.out, reply.Plan)
+				switch ready {
+				case app.Due:
+					fmt.Fprintln(g.out, "Certificates are due: 'nines apply' renews them over SSH first, then the daemons load them, without an outage.")
+				case app.Missing:
+					fmt.Fprintln(g.out, "Not every agent answers: 'nines apply' brings agents and certificates over SSH first.")
+				}
 				if !reply.Plan.Empty() && len(reply.Plan.Blocked) == 0 {
 					fmt.Fprintf(g.out, "Plan %s: 'nines apply --plan %s' does exactly this.\n", reply.Hash, reply.Hash)
 				}
 			}
-			if err == nil && (!reply.Plan.Empty() || len(reply.Plan.Blocked) > 0) {
+			if err == nil && (ready != app.Ready || !reply.Plan.Empty() || len(reply.Plan.Blocked) > 0) {
 				return exitCode(2)
 			}
 			return err

@@ -15,6 +15,7 @@ import (
 	"nines/internal/api"
 	"nines/internal/app"
 	"nines/internal/cli/view"
+	"nines/internal/health"
 	"nines/internal/render"
 )
 
@@ -34,10 +35,11 @@ func newStatusCommand(g *globals) *cobra.Command {
 				return err
 			}
 			defer s.Close()
+			ask := func(ctx context.Context) (api.Status, error) { return statusOf(ctx, s, agents) }
 			if watch {
-				return g.watchStatus(cmd.Context(), agents)
+				return g.watchStatus(cmd.Context(), ask)
 			}
-			st, err := agents.Status(cmd.Context())
+			st, err := ask(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -56,12 +58,24 @@ func newStatusCommand(g *globals) *cobra.Command {
 	return cmd
 }
 
+// statusOf is the cluster as its agents see it, and what is wrong on this side.
+func statusOf(ctx context.Context, s *app.Session, agents *api.Client) (api.Status, error) {
+	st, err := agents.Status(ctx)
+	if err != nil {
+		return st, err
+	}
+	st.Conditions = append(st.Conditions, s.Conditions(time.Now())...)
+	health.Sort(st.Conditions)
+	st.Healthy = health.Healthy(st.Conditions)
+	return st, nil
+}
+
 // watchStatus redraws the status every second, in place on a terminal.
-func (g *globals) watchStatus(ctx context.Context, agents *api.Client) error {
+func (g *globals) watchStatus(ctx context.Context, ask func(context.Context) (api.Status, error)) error {
 	every := time.NewTicker(time.Second)
 	defer every.Stop()
 	for {
-		st, err := agents.Status(ctx)
+		st, err := ask(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -32,6 +32,10 @@ type field struct {
 const (
 	sizePattern = `^[1-9][0-9]*[KMG]$`
 	sizeMeans   = "a size like 128M or 1G"
+
+	// IFNAMSIZ of the kernel.
+	interfacePattern = `^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$`
+	interfaceMeans   = "the name of a network interface"
 )
 
 // fields describes every key by its path; "[]" stands for any element of a list, "*"
@@ -88,14 +92,36 @@ var fields = map[string]field{
 	"services":   {doc: "What the cluster runs. Default: all of the core.", enum: model.KnownServices},
 	"services[]": {doc: "One service.", enum: model.KnownServices},
 
+	"images": {doc: "Where Glance keeps the content of images."},
+	"images.store": {doc: "The kind of place. directory: files in a directory that all controllers share.",
+		fallback: string(model.StoreDirectory), enum: words([]model.ImageStore{model.StoreDirectory})},
+	"images.directory": {doc: "That directory. Mount the same file system (NFS, CephFS) there on every controller: nines does not mount it, but refuses one that is not shared.",
+		fallback: "/srv/images", pattern: `^(/[A-Za-z0-9_][A-Za-z0-9._-]*)+$`, means: "an absolute path of letters, digits, '.', '_' and '-'"},
+
+	"neutron": {doc: "How the networks of instances meet those of the site."},
+	"neutron.provider_interface": {doc: "The nodes' interface that leads to the networks of floating addresses. A virtual switch takes it over, so it must carry no address of its own. Without it instances have no way out.",
+		pattern: interfacePattern, means: interfaceMeans},
+	"neutron.physical_network": {doc: "What `openstack network create --provider-physical-network` calls the network behind that interface.",
+		fallback: "external", pattern: `^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`, means: "letters, digits, '_' and '-'"},
+	"neutron.tunnel_interface": {doc: "The nodes' interface for the traffic between instances on different nodes; nines gives it the node's tenant address. Needed where the kernel has no openvswitch module (a virtual switch takes it over there); elsewhere only if the address is not configured already.",
+		pattern: interfacePattern, means: interfaceMeans},
+
+	"neutron.distributed_floating_ips": {doc: "true: the compute of an instance answers for its floating address, which then does not depend on a gateway; every compute must be connected by provider_interface. false: a gateway (controller) answers, and another after about 3 s when it fails.",
+		fallback: "false"},
+	"volumes": {doc: "Where Cinder keeps volumes."},
+	"volumes.store": {doc: "The kind of place. directory: files in a directory that all controllers and computes share.",
+		fallback: string(model.VolumesDirectory), enum: words([]model.VolumeStore{model.VolumesDirectory})},
+	"volumes.directory": {doc: "That directory. Mount the same file system (NFS, CephFS) there on every controller and compute: nines does not mount it, but refuses one that is not shared.",
+		fallback: "/srv/volumes", pattern: `^(/[A-Za-z0-9_][A-Za-z0-9._-]*)+$`, means: "an absolute path of letters, digits, '.', '_' and '-'"},
+
 	"checks": {doc: "The hardware and network rules that `nines check` measures on the nodes."},
 	"checks.severity": {doc: "What happens when a node breaks one: error stops a deployment, warning only tells.",
 		fallback: "error", enum: []string{"error", "warning"}},
 
 	"tuning":        {doc: "Values to change with care: each default was measured or comes from the component's source."},
 	"tuning.galera": {doc: "Failure detector of Galera and sizes of MariaDB. All members must have the same values."},
-	"tuning.galera.suspect_timeout": {doc: "Silence after which a member is suspected dead; writes stall for this long. 1s with join_retrans 300ms stalled 1.4 s and never lost the quorum under load (measured); the component's default of 5s stalls 6.2 s.",
-		fallback: "1s", min: "100ms", max: "10m"},
+	"tuning.galera.suspect_timeout": {doc: "Silence after which a member is suspected dead; writes stall for this long and about one join_retrans. 1s stalled 1.4 s, but on starved cores members were silent for up to 1.3 s, and once in 30 power cuts two of them at once lost the quorum (measured); the component's default of 5s stalls 6.2 s.",
+		fallback: "1500ms", min: "100ms", max: "10m"},
 	"tuning.galera.inactive_timeout": {doc: "Silence after which a member is declared dead by one member's word alone. 15s is the component's default: a short one splits the survivors.",
 		fallback: "15s", min: "100ms", max: "10m"},
 	"tuning.galera.install_timeout": {doc: "How long members wait for each other's agreement on a new view. 15s (the most inactive_timeout allows): a short one gives up on a busy machine.",

@@ -251,6 +251,13 @@ var requires = map[string][]string{
 	"haproxy":    {"base"},
 	"keepalived": {"base", "haproxy"},
 	"keystone":   {"base", "galera", "memcached", "haproxy", "keepalived"},
+	"placement":  {"keystone"},
+	"glance":     {"keystone"},
+	"ovn":        {"base"},
+	"neutron":    {"keystone", "rabbitmq", "ovn"},
+	"cinder":     {"keystone", "glance", "rabbitmq"},
+	"horizon":    {"keystone"},
+	"heat":       {"keystone", "rabbitmq"},
 }
 
 func (p *decoder) services() {

@@ -12,6 +12,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"nines/internal/model"
@@ -27,6 +28,7 @@ const (
 	NotVIPHolder Target = "a node without the VIP"
 	Writer       Target = "the node that takes the database writes"
 	QueueLeader  Target = "the node that leads the probed queue"
+	Compute      Target = "a compute"
 )
 
 // Drill is one fault, where it strikes, and what clients may feel of it at most.
@@ -82,7 +84,7 @@ var (
 	limitTCP       = Limit{Probe: ProbeTCP, Outage: 600 * time.Millisecond}
 	limitAPI       = Limit{Probe: ProbeAPI, Outage: 1500 * time.Millisecond}
 	limitKeepalive = Limit{Probe: ProbeKeepalive, Outage: 1500 * time.Millisecond}
-	limitToken     = Limit{Probe: ProbeToken, Outage: 6 * time.Second}
+	limitToken     = Limit{Probe: ProbeToken, Outage: 4 * time.Second} // it needs the database
 	limitWrite     = Limit{Probe: ProbeWrite, Outage: 4 * time.Second}
 	limitConnect   = Limit{Probe: ProbeConnect, Outage: 4 * time.Second}
 	limitBroker    = Limit{Probe: ProbeBroker, Outage: 8 * time.Second}
@@ -114,28 +116,44 @@ const (
 
 // Catalogue lists the drills of a cluster: the power cuts, and a drill for each fault of its services.
 func Catalogue(c *model.Cluster, services []service.Service) []Drill {
-	out := powerDrills(c)
+	var out []Drill
+	apis := APIs(c, services)
+	for _, d := range powerDrills(c) {
+		out = append(out, limitAPIs(d, "", apis))
+	}
 	for _, s := range services {
 		f, ok := s.(service.Faulty)
 		if !ok || !c.Runs(s.Name()) {
 			continue
 		}
 		for _, fault := range f.Faults() {
-			out = append(out, faultDrill(s.Name(), fault))
+			d := faultDrill(victim(s.Name(), fault, f.Faults()), fault)
+			out = append(out, limitAPIs(d, s.Name(), apis))
+			if fault.AtVIP {
+				out = append(out, limitAPIs(atVIP(d), s.Name(), apis))
+			}
 		}
 	}
 	return out
 }
 
+// victim is what a drill's name ends in: the service or, where it has more units than one, the unit.
+func victim(svc string, f service.Fault, all []service.Fault) string {
+	if slices.ContainsFunc(all, func(other service.Fault) bool { return other.Unit != f.Unit }) {
+		return strings.TrimSuffix(f.Unit, ".service")
+	}
+	return svc
+}
+
 func powerDrills(c *model.Cluster) []Drill {
 	var out []Drill
-	add := func(needs, name string, target Target) {
+	add := func(needs, name string, target Target, own ...Limit) {
 		if c.Runs(needs) {
 			out = append(out, Drill{Name: name, Title: "cut the power of " + string(target), Target: target,
-				Power: true, Hold: holdPower, Limits: standardLimits()})
+				Power: true, Hold: holdPower, Limits: withLimit(standardLimits(), own...)})
 		}
 	}
-	add("haproxy", "vip-holder-power-off", VIPHolder)
+	add("haproxy", "vip-holder-power-off", VIPHolder, Limit{Probe: ProbeToken, Outage: limitAPI.Outage})
 	add("galera", "db-writer-power-off", Writer)
 	add("rabbitmq", "rabbitmq-node-power-off", QueueLeader)
 	return out
@@ -149,23 +167,42 @@ func faultDrill(svc string, f service.Fault) Drill {
 	if verb == "" {
 		verb = fmt.Sprintf("%s (signal %d)", f.Name, f.Signal)
 	}
-	d := Drill{Name: f.Name + "-" + svc, Title: fmt.Sprintf("%s %s on %s", verb, f.Unit, NotVIPHolder),
-		Target: NotVIPHolder, Fault: f, Hold: holdKill, Limits: standardLimits()}
+	target := NotVIPHolder
+	if f.Role == model.RoleCompute {
+		target = Compute
+	}
+	d := Drill{Name: f.Name + "-" + svc, Title: fmt.Sprintf("%s %s on %s", verb, f.Unit, target),
+		Target: target, Fault: f, Hold: holdKill, Limits: standardLimits()}
 	if f.Heal != 0 {
 		d.Hold = holdFreeze
 	}
-	none := func(probe string) Limit { return Limit{Probe: probe, NoFailures: true} }
 	switch d.Name {
 	case "kill-keystone", "kill-haproxy":
 		// The VIP is elsewhere and a read can be asked again: nobody may notice.
-		d.Limits = withLimit(d.Limits, none(ProbeTCP), none(ProbeAPI), none(ProbeKeepalive))
+		d.Limits = withLimit(d.Limits, unnoticed(ProbeTCP), unnoticed(ProbeAPI), unnoticed(ProbeKeepalive))
 	case "freeze-keystone":
-		frozen := func(probe string) Limit {
-			return Limit{Probe: probe, Outage: 3 * time.Second, QuietAfter: 3 * time.Second}
-		}
-		d.Limits = withLimit(d.Limits, none(ProbeTCP), frozen(ProbeAPI), frozen(ProbeKeepalive))
+		d.Limits = withLimit(d.Limits, unnoticed(ProbeTCP), frozen(ProbeAPI), frozen(ProbeKeepalive))
 	}
 	return d
+}
+
+// atVIP is the same drill where the VIP is: clients feel as much as when that machine loses its power, not more. A
+// frozen process is found out by the answers it owes: its port still takes connections.
+func atVIP(d Drill) Drill {
+	d.Name += "-of-vip-holder"
+	d.Title = strings.Replace(d.Title, string(NotVIPHolder), string(VIPHolder), 1)
+	d.Target, d.Limits = VIPHolder, standardLimits()
+	if d.Fault.Heal != 0 {
+		d.Limits = withLimit(d.Limits, frozen(ProbeAPI), frozen(ProbeKeepalive))
+	}
+	return d
+}
+
+// unnoticed: no request fails. frozen: until the health checks take the frozen process out, some wait.
+func unnoticed(probe string) Limit { return Limit{Probe: probe, NoFailures: true} }
+
+func frozen(probe string) Limit {
+	return Limit{Probe: probe, Outage: 3 * time.Second, QuietAfter: 3 * time.Second}
 }
 
 // Power switches machines. Cut takes the power away so that what was not flushed is lost, and

@@ -38,6 +38,8 @@ type Network struct {
 	// CA is the cluster's certificate authority, PEM.
 	CA          []byte
 	Credentials Credentials
+	// APIs are asked beside Keystone.
+	APIs []API
 	// Run names the rows and the queue of this run, unique.
 	Run string
 
@@ -60,7 +62,7 @@ func (w *Network) Open(ctx context.Context, ledger *Ledger) ([]Probe, error) {
 	}
 	w.tls, w.ledger = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, ledger
 	probes := []Probe{}
-	for _, open := range []func(context.Context) ([]Probe, error){w.openAPI, w.openRows, w.openBroker} {
+	for _, open := range []func(context.Context) ([]Probe, error){w.openAPI, w.openAPIs, w.openRows, w.openBroker} {
 		add, err := open(ctx)
 		if err != nil {
 			return nil, err
@@ -87,7 +89,7 @@ func (w *Network) openAPI(ctx context.Context) ([]Probe, error) {
 		{Name: ProbeTCP, Every: second / 100, Timeout: second, Late: second / 10, Send: tcpProbe(address)},
 		{Name: ProbeAPI, Every: second / 20, Timeout: 3 * second, Late: second / 2, Send: getProbe(fresh, api)},
 		{Name: ProbeKeepalive, Every: second / 10, Timeout: 3 * second, Late: second / 2, Send: getProbe(kept, api)},
-		{Name: ProbeToken, Every: second / 2, Timeout: 5 * second, Late: 2 * second, Send: tokenProbe(kept, api, password)},
+		{Name: ProbeToken, Every: second / 2, Timeout: 5 * second, Late: second, Send: tokenProbe(kept, api, password)},
 	}, nil
 }
 

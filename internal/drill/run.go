@@ -220,8 +220,12 @@ func (x *run) victim(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find %s: %w", x.drill.Target, err)
 	}
+	candidates := x.Cluster.Controllers()
+	if x.drill.Target == Compute {
+		candidates = x.Cluster.With(model.RoleCompute)
+	}
 	var nodes []string
-	for _, n := range x.Cluster.Controllers() {
+	for _, n := range candidates {
 		if slices.Contains(s.VIPHolders, n.Name) == (x.drill.Target == VIPHolder) {
 			nodes = append(nodes, n.Name)
 		}

@@ -22,7 +22,7 @@ func liveHost(t testing.TB) (l *Linux, repo string) {
 	t.Helper()
 	repo = os.Getenv("NINES_LIVE_HOST")
 	if repo == "" {
-		t.Skip("changes the machine: set NINES_LIVE_HOST=REPOSITORY in a disposable machine")
+		t.Skip("changes the machine: set NINES_LIVE_HOST=REPOSITORY in a disposable machine, or run TestLive of test/e2e")
 	}
 	l = NewLinux(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	t.Cleanup(func() { l.Close() })

@@ -111,16 +111,27 @@ func (h hierarchy) prepare(parent, dir string, depth int) error {
 	}
 	share := filepath.Join(dir, "cpu.rt_runtime_us")
 	if _, err := os.Stat(share); err == nil && !slices.Contains([]string{supervisorMember, watchMember}, filepath.Base(dir)) {
-		runtime := []int{realTimeTop, realTimeLab, realTimeNode, realTimeMachine}[depth]
-		// With many labs the sum may not fit: take less then, and in the end none,
-		// which only means that keepalived runs at normal priority.
-		for try := runtime; try >= 1000; try /= 2 {
-			if os.WriteFile(share, []byte(strconv.Itoa(try)), 0) == nil {
-				break
-			}
-		}
+		giveRealTime(share, []int{realTimeTop, realTimeLab, realTimeNode, realTimeMachine}[depth])
 	}
 	return nil
+}
+
+// realTimePatience bounds the wait for the share of a group that was just removed.
+const realTimePatience = 3 * time.Second
+
+// giveRealTime writes a share into the file. The kernel counts a removed group for some time longer: without
+// patience, a machine whose power returned got half of its share, then a quarter, then none, and its VIP moved
+// for want of a processor. With many labs the sum may truly not fit: then take less, and in the end
+// none, which only means that keepalived runs at normal priority.
+func giveRealTime(file string, share int) {
+	write := func(n int) bool { return os.WriteFile(file, []byte(strconv.Itoa(n)), 0) == nil }
+	for deadline := time.Now().Add(realTimePatience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if write(share) {
+			return
+		}
+	}
+	for share /= 2; share >= 1000 && !write(share); share /= 2 {
+	}
 }
 
 // cgroupDirs returns the group lab, or lab/member, in every hierarchy where it exists.

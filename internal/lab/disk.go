@@ -77,12 +77,8 @@ func (d disk) format(ctx context.Context) error {
 // attach mounts the disk; after a power cut that is when the journal is
 // replayed. It first waits until nobody uses the file any more: two file systems
 // on one disk destroy it.
-func (d disk) attach(ctx context.Context) error {
-	deadline := time.Now().Add(20 * time.Second)
-	if t, ok := ctx.Deadline(); ok {
-		deadline = t
-	}
-	if err := awaitDetached(deadline, d.file); err != nil {
+func (d disk) attach() error {
+	if err := awaitDetached(d.file); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(d.mount, 0o700); err != nil {
@@ -228,12 +224,16 @@ func backingOf(loop string) string {
 	return strings.TrimSuffix(strings.TrimSuffix(string(raw), "\n"), " (deleted)")
 }
 
+// diskPatience bounds the wait for the kernel to let go of a disk: it flushes the image first, which
+// took a minute once on a host with much to write.
+const diskPatience = 2 * time.Minute
+
 // awaitDetached waits until no loop device is backed by files at or below path.
 // The kernel lets go of a disk a moment after the last process that had it
 // mounted is gone, and writes out what a power off without data loss leaves. A
 // device nothing has mounted (left by a crash) is detached.
-func awaitDetached(deadline time.Time, path string) error {
-	for {
+func awaitDetached(path string) error {
+	for deadline := time.Now().Add(diskPatience); ; {
 		loops, err := loopsOf(path)
 		if err != nil || len(loops) == 0 {
 			return err
@@ -244,10 +244,33 @@ func awaitDetached(deadline time.Time, path string) error {
 			}
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s is still in use through %s", path, strings.Join(loops, ", "))
+			return fmt.Errorf("%s is still in use through %s by %s", path, strings.Join(loops, ", "), usersOf(loops))
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// usersOf names processes that have one of the loop devices mounted.
+func usersOf(loops []string) string {
+	processes, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return err.Error()
+	}
+	var users []string
+	for _, process := range processes {
+		mounts, err := readMounts(filepath.Join(process, "mountinfo"))
+		if err != nil {
+			continue // it ended meanwhile
+		}
+		if slices.ContainsFunc(mounts, func(m mountPoint) bool { return slices.Contains(loops, filepath.Base(m.source)) }) {
+			name, _ := os.ReadFile(filepath.Join(process, "comm"))
+			users = append(users, fmt.Sprintf("%s (process %s)", strings.TrimSpace(string(name)), filepath.Base(process)))
+		}
+	}
+	if len(users) == 0 {
+		return "the kernel alone: does the host's disk keep up?"
+	}
+	return strings.Join(users[:min(len(users), 5)], ", ")
 }
 
 // detachLoop frees a loop device that is backed by a file at or below path, now

@@ -68,10 +68,15 @@ var unwantedUnits = []string{
 	"sshd-keygen.service", "systemd-firstboot.service",
 }
 
-// newImageSpec derives the image from what the release says services need.
-func newImageSpec(facts model.ReleaseFacts) imageSpec {
+// newImageSpec derives the image from what the release says these services need. What others
+// need does not change it: an image stays cached when nines learns a service.
+func newImageSpec(facts model.ReleaseFacts, services []string) imageSpec {
 	spec := imageSpec{Suite: facts.Suite, Arch: runtime.GOARCH, Base: basePackages}
-	for service, packages := range facts.Packages {
+	for _, service := range services {
+		var packages []string // of all machines: they share the image
+		for _, key := range packageKeys(service) {
+			packages = append(packages, facts.Packages[key]...)
+		}
 		if slices.Contains(leftOut, service) {
 			spec.Offered = append(spec.Offered, packages...)
 		} else {
@@ -82,6 +87,17 @@ func newImageSpec(facts model.ReleaseFacts) imageSpec {
 	slices.Sort(spec.Installed)
 	spec.Installed = slices.Compact(spec.Installed)
 	return spec
+}
+
+// packageKeys are the names under which a release lists the packages of a service, one for each role.
+func packageKeys(service string) []string {
+	keys := []string{service}
+	for _, r := range model.Roles {
+		if r != model.RoleController {
+			keys = append(keys, service+"/"+string(r))
+		}
+	}
+	return keys
 }
 
 // layers returns where the layers of the spec are cached.

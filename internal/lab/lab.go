@@ -15,6 +15,7 @@
 package lab
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +26,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"nines/internal/model"
 )
 
 // Where labs live. A lab has one directory of its name in the first two.
@@ -61,7 +64,13 @@ type nodeSpec struct {
 	Name       string `json:"name"`
 	Management string `json:"management"` // address without prefix length
 	External   string `json:"external"`
+	// Tenant is the address for tunnels between instances; empty: the machine has no part in them.
+	Tenant string `json:"tenant,omitempty"`
+	// Role is what the machine is for; empty: a controller.
+	Role model.Role `json:"role,omitempty"`
 }
+
+func (n nodeSpec) role() model.Role { return cmp.Or(n.Role, model.RoleController) }
 
 // Find returns the lab of that name, or ErrNotFound.
 func Find(name string) (*Lab, error) {

@@ -42,6 +42,44 @@ func TestClusterFileIsAccepted(t *testing.T) {
 	}
 }
 
+func TestCloudHasComputes(t *testing.T) {
+	l := &Lab{state: state{Name: "lab", Profile: "cloud", Nodes: profiles["cloud"].nodes}}
+	document, err := l.clusterYAML("trixie")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster, err := config.Parse("cluster.yaml", document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(cluster.Controllers()) != 3 || len(cluster.With(model.RoleCompute)) != 2 {
+		t.Errorf("%+v", cluster.Nodes)
+	}
+	var total uint64
+	for _, n := range l.state.Nodes {
+		total += profiles["cloud"].memory[n.role()]
+		if node, _ := cluster.Node(n.Name); node.Addresses[model.Tenant].String() != n.Tenant {
+			t.Errorf("%+v", node)
+		}
+	}
+	if total > 14<<30 {
+		t.Errorf("the lab needs %d bytes", total)
+	}
+}
+
+// The way of instances into the external network comes up without an address.
+func TestBareInterface(t *testing.T) {
+	batch := profiles["cloud"].nodes[3].networkBatch()
+	for _, want := range []string{"addr replace 198.18.2.21/24 brd + dev tenant0\n", "link set provider0 up\n"} {
+		if !strings.Contains(batch, want) {
+			t.Errorf("no %q in\n%s", want, batch)
+		}
+	}
+	if strings.Count(batch, "addr replace") != 3 {
+		t.Errorf("got:\n%s", batch)
+	}
+}
+
 func TestNames(t *testing.T) {
 	for name, ok := range map[string]bool{
 		"lab": true, "a": true, "my-lab-2": true,
@@ -60,10 +98,11 @@ func TestEveryInterfaceNameFits(t *testing.T) {
 		for _, n := range p.nodes {
 			for _, plug := range n.plugs() {
 				outer := plug.outer(n.Name)
-				if len(outer) > limit || seen[outer] || seen[plug.address.String()] {
+				mac := plug.mac().String()
+				if len(outer) > limit || seen[outer] || seen[mac] {
 					t.Errorf("profile %s: interface %q with %s is too long or not unique", name, outer, plug.address)
 				}
-				seen[outer], seen[plug.address.String()] = true, true
+				seen[outer], seen[mac] = true, true
 				if !plug.network.prefix.Contains(plug.address.Addr()) || plug.address.Addr() == plug.network.operator() {
 					t.Errorf("profile %s: %s is not an address for a machine in %s", name, plug.address, plug.network.prefix)
 				}
@@ -86,9 +125,9 @@ link set ext0 up
 
 func TestImageLeavesOutWhatNinesInstalls(t *testing.T) {
 	facts := model.Releases[model.Debian13]
-	spec := newImageSpec(facts)
-	for service, packages := range facts.Packages {
-		for _, p := range packages {
+	spec := newImageSpec(facts, model.KnownServices)
+	for _, service := range model.KnownServices {
+		for _, p := range append(slices.Clone(facts.Packages[service]), facts.Packages[service+"/compute"]...) {
 			installed, offered := slices.Contains(spec.Installed, p), slices.Contains(spec.Offered, p)
 			if left := service == "memcached"; installed == left || offered != left {
 				t.Errorf("%s of %s: installed %t, only in the repository %t", p, service, installed, offered)
@@ -98,15 +137,19 @@ func TestImageLeavesOutWhatNinesInstalls(t *testing.T) {
 }
 
 func TestImageIsCachedByItsContent(t *testing.T) {
-	spec := newImageSpec(model.Releases[model.Debian13])
+	spec := newImageSpec(model.Releases[model.Debian13], model.CoreServices)
 	before := spec.layers()
-	if again := newImageSpec(model.Releases[model.Debian13]).layers(); again != before {
+	if again := newImageSpec(model.Releases[model.Debian13], model.CoreServices).layers(); again != before {
 		t.Error("the same content has two places")
 	}
 	more := spec
 	more.Installed = append(slices.Clone(spec.Installed), "another")
 	if got := more.layers(); got.Packages == before.Packages || got.Base != before.Base {
 		t.Error("another package changes the packages layer, and that only")
+	}
+	cloud := newImageSpec(model.Releases[model.Debian13], model.KnownServices)
+	if got := cloud.layers(); got.Packages == before.Packages || got.Base != before.Base {
+		t.Error("the images of two profiles share the base layer, and that only")
 	}
 	other := spec
 	other.Suite = "other"

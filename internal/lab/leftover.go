@@ -52,7 +52,7 @@ func (l *Lab) down(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := awaitDetached(deadline, l.Dir()); err != nil {
+	if err := awaitDetached(l.Dir()); err != nil {
 		return err
 	}
 	if err := errors.Join(removeCgroups(deadline, l.Name()), removeLabNspawnFiles(l.Name())); err != nil {

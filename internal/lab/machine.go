@@ -52,7 +52,7 @@ func (l *Lab) createMachine(ctx context.Context, node nodeSpec) error {
 // would keep its file system alive after the machine lost its power.
 func (l *Lab) mountMachine(ctx context.Context, node nodeSpec) error {
 	d := l.disk(node.Name)
-	if err := d.attach(ctx); err != nil {
+	if err := d.attach(); err != nil {
 		return err
 	}
 	return mountOverlay(l.state.Image.lower(l.state.Bare), filepath.Join(d.mount, "upper"), filepath.Join(d.mount, "work"), l.rootOf(node.Name))
@@ -110,6 +110,11 @@ func (l *Lab) boot(ctx context.Context, node nodeSpec) error {
 	if err := l.plugIn(node, l.netnsOf(node.Name)); err != nil {
 		return err
 	}
+	for _, dir := range l.shared() {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
 	console := filepath.Join(l.Dir(), "nodes", node.Name, "console.log")
 	cmd, err := l.machineCommand(node, console)
 	if err != nil {
@@ -141,10 +146,24 @@ func nspawnCommand(l *Lab, node nodeSpec) []string {
 		"--private-users=no", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
 		"--console=read-only", "--kill-signal=SIGRTMIN+3",
 	}
-	if _, err := os.Stat("/dev/net/tun"); err == nil {
-		args = append(args, "--bind=/dev/net/tun")
+	// What virtual switches and virtual machines need of the kernel, where it has it.
+	for _, device := range []string{"/dev/net/tun", "/dev/kvm"} {
+		if _, err := os.Stat(device); err == nil {
+			args = append(args, "--bind="+device)
+		}
+	}
+	if profiles[l.state.Profile].images {
+		for target, dir := range l.shared() {
+			args = append(args, "--bind="+dir+":"+target)
+		}
 	}
 	return args
+}
+
+// shared are the directories that all machines of the lab have in common, as a file server would give them: no machine's
+// power cut loses what is in them. By where the machines have them: the defaults of images.directory and volumes.directory.
+func (l *Lab) shared() map[string]string {
+	return map[string]string{"/srv/images": filepath.Join(l.Dir(), "images"), "/srv/volumes": filepath.Join(l.Dir(), "volumes")}
 }
 
 // machineName is the name nspawn knows the machine by, unique on the host.
@@ -269,7 +288,7 @@ func (l *Lab) takeApart(node nodeSpec) error {
 	if err := unmountBelow(deadline, l.nodeRun(node.Name)); err != nil {
 		return err
 	}
-	if err := awaitDetached(deadline, l.disk(node.Name).file); err != nil {
+	if err := awaitDetached(l.disk(node.Name).file); err != nil {
 		return err
 	}
 	return errors.Join(removeCgroups(deadline, l.Name(), node.Name), removeNspawnFiles(machineName(l.Name(), node.Name)))

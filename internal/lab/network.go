@@ -32,20 +32,37 @@ func (n network) operator() netip.Addr { return n.prefix.Addr().Next() }
 var (
 	managementNetwork = network{bridge: "management", nic: "mgmt0", suffix: "m", prefix: netip.MustParsePrefix("198.18.0.0/24")}
 	externalNetwork   = network{bridge: "external", nic: "ext0", suffix: "e", prefix: netip.MustParsePrefix("198.18.1.0/24")}
+	tenantNetwork     = network{bridge: "tenant", nic: "tenant0", suffix: "t", prefix: netip.MustParsePrefix("198.18.2.0/24")}
+
+	// providerNetwork is a second way into the external network, for the routers of instances: a virtual switch
+	// takes the interface over, and the machine itself has no address on it.
+	providerNetwork = network{bridge: externalNetwork.bridge, nic: "provider0", suffix: "p", prefix: externalNetwork.prefix}
 )
+
+// bridges are the networks that have a bridge of their own.
+var bridges = []network{managementNetwork, externalNetwork, tenantNetwork}
 
 // plug is one interface of a machine.
 type plug struct {
 	network network
+	// address is the one the machine has in the network; it makes the hardware address unique.
 	address netip.Prefix
+	// bare: the machine does not put the address on the interface.
+	bare bool
 }
 
-// plugs returns the machine's interfaces.
+// plugs returns the machine's interfaces. Those for the traffic of instances are there where the machine has an
+// address for it.
 func (n nodeSpec) plugs() []plug {
-	return []plug{
-		{managementNetwork, within(managementNetwork, n.Management)},
-		{externalNetwork, within(externalNetwork, n.External)},
+	out := []plug{
+		{network: managementNetwork, address: within(managementNetwork, n.Management)},
+		{network: externalNetwork, address: within(externalNetwork, n.External)},
 	}
+	if n.Tenant != "" {
+		out = append(out, plug{network: tenantNetwork, address: within(tenantNetwork, n.Tenant)},
+			plug{network: providerNetwork, address: within(providerNetwork, n.External), bare: true})
+	}
+	return out
 }
 
 func within(n network, address string) netip.Prefix {
@@ -56,10 +73,10 @@ func within(n network, address string) netip.Prefix {
 func (p plug) outer(node string) string { return node + "-" + p.network.suffix }
 
 // mac derives the hardware address from the IP address, so that a machine that
-// comes back is the same to its neighbours.
+// comes back is the same to its neighbours. Two interfaces may have one network.
 func (p plug) mac() net.HardwareAddr {
 	ip := p.address.Addr().As4()
-	return net.HardwareAddr{0x02, 0x00, ip[0], ip[1], ip[2], ip[3]}
+	return net.HardwareAddr{0x02, p.network.suffix[0], ip[0], ip[1], ip[2], ip[3]}
 }
 
 // makeNetwork makes the lab's namespace with its bridges. What is there stays.
@@ -75,7 +92,7 @@ func (l *Lab) makeNetwork() error {
 		if err := h.LinkSetUp(lo); err != nil {
 			return err
 		}
-		for _, n := range []network{managementNetwork, externalNetwork} {
+		for _, n := range bridges {
 			if err := makeBridge(h, n); err != nil {
 				return fmt.Errorf("bridge %s: %w", n.bridge, err)
 			}
@@ -218,7 +235,10 @@ func ipNet(p netip.Prefix) *net.IPNet {
 func (n nodeSpec) networkBatch() string {
 	batch := "link set lo up\n"
 	for _, p := range n.plugs() {
-		batch += fmt.Sprintf("addr replace %s brd + dev %s\nlink set %s up\n", p.address, p.network.nic, p.network.nic)
+		if !p.bare {
+			batch += fmt.Sprintf("addr replace %s brd + dev %s\n", p.address, p.network.nic)
+		}
+		batch += fmt.Sprintf("link set %s up\n", p.network.nic)
 	}
 	return batch
 }

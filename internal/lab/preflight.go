@@ -145,10 +145,11 @@ func requireLoop() error {
 // requireMemory compares what the machines that are not running yet need with
 // what the kernel says it can give without swapping.
 func requireMemory(name string, p profile) error {
-	missing := 0
+	missing, need := 0, uint64(memoryBase)
 	for _, n := range p.nodes {
 		if pids, err := cgroupProcesses(name, n.Name); err == nil && len(pids) == 0 {
 			missing++
+			need += p.memory[n.role()]
 		}
 	}
 	if missing == 0 {
@@ -158,7 +159,7 @@ func requireMemory(name string, p profile) error {
 	if err != nil {
 		return fmt.Errorf("memory of this host: %w", err)
 	}
-	need, have := uint64(missing)*p.memory+memoryBase, availableMemory(raw)
+	have := availableMemory(raw)
 	if have < need {
 		return &CannotRunError{
 			fmt.Sprintf("%s of memory are free and %d machines need %s", size(have), missing, size(need)),

@@ -6,14 +6,20 @@ import (
 	"slices"
 	"strings"
 	"text/template"
+
+	"nines/internal/model"
 )
 
 // profile says which machines a lab has.
 type profile struct {
 	nodes []nodeSpec
-	// memory is what one machine needs of the host's, in bytes: its services
+	// services are what its cluster runs: the image has their packages.
+	services []string
+	// images: all machines have directories of the host in common, for the images of Glance and the volumes of Cinder.
+	images bool
+	// memory is what one machine of a role needs of the host's, in bytes: its services
 	// under load, as measured.
-	memory uint64
+	memory map[model.Role]uint64
 	// diskUse is what one machine writes in a day of drills, in bytes.
 	diskUse uint64
 }
@@ -21,14 +27,34 @@ type profile struct {
 // profiles holds every profile by name.
 var profiles = map[string]profile{
 	"core": {
-		nodes: []nodeSpec{
-			{Name: "ctl1", Management: "198.18.0.11", External: "198.18.1.11"},
-			{Name: "ctl2", Management: "198.18.0.12", External: "198.18.1.12"},
-			{Name: "ctl3", Management: "198.18.0.13", External: "198.18.1.13"},
-		},
-		memory:  700 << 20,
-		diskUse: 1 << 30,
+		nodes:    controllers,
+		services: model.CoreServices,
+		memory:   map[model.Role]uint64{model.RoleController: 700 << 20},
+		diskUse:  1 << 30,
 	},
+	"cloud": {
+		nodes:    cloudNodes,
+		services: model.KnownServices,
+		images:   true,
+		memory:   map[model.Role]uint64{model.RoleController: 2 << 30, model.RoleCompute: 1 << 30},
+		diskUse:  2 << 30,
+	},
+}
+
+// controllers are the machines that form the quorums.
+var controllers = []nodeSpec{
+	{Name: "ctl1", Management: "198.18.0.11", External: "198.18.1.11"},
+	{Name: "ctl2", Management: "198.18.0.12", External: "198.18.1.12"},
+	{Name: "ctl3", Management: "198.18.0.13", External: "198.18.1.13"},
+}
+
+// cloudNodes are the controllers, which are gateways to the external network too, and the machines that run instances.
+var cloudNodes = []nodeSpec{
+	{Name: "ctl1", Management: "198.18.0.11", External: "198.18.1.11", Tenant: "198.18.2.11"},
+	{Name: "ctl2", Management: "198.18.0.12", External: "198.18.1.12", Tenant: "198.18.2.12"},
+	{Name: "ctl3", Management: "198.18.0.13", External: "198.18.1.13", Tenant: "198.18.2.13"},
+	{Name: "cmp1", Management: "198.18.0.21", External: "198.18.1.21", Tenant: "198.18.2.21", Role: model.RoleCompute},
+	{Name: "cmp2", Management: "198.18.0.22", External: "198.18.1.22", Tenant: "198.18.2.22", Role: model.RoleCompute},
 }
 
 // DefaultProfile is the profile of a lab that names none.
@@ -60,6 +86,10 @@ var clusterTemplates embed.FS
 
 // clusterYAML writes the cluster.yaml of the lab, without overrides.
 func (l *Lab) clusterYAML(suite string) ([]byte, error) {
+	p, err := findProfile(l.state.Profile)
+	if err != nil {
+		return nil, err
+	}
 	t, err := template.ParseFS(clusterTemplates, "cluster.yaml.tmpl")
 	if err != nil {
 		return nil, err
@@ -68,8 +98,14 @@ func (l *Lab) clusterYAML(suite string) ([]byte, error) {
 	err = t.Execute(&out, map[string]any{
 		"Name":       l.Name(),
 		"Nodes":      l.state.Nodes,
+		"Services":   beyondCore(p.services),
 		"Management": managementNetwork.prefix,
 		"External":   externalNetwork.prefix,
+		"Tenant":     tenantPrefix(l.state.Nodes),
+
+		"TunnelNIC":   tenantNetwork.nic,
+		"ProviderNIC": providerNetwork.nic,
+
 		"VIP":        fmt.Sprintf("%s/%d", vipAddress, managementNetwork.prefix.Bits()),
 		"Source":     "http://" + repositoryAddress(),
 		"Suite":      suite,
@@ -78,6 +114,22 @@ func (l *Lab) clusterYAML(suite string) ([]byte, error) {
 		"KnownHosts": "ssh/" + knownHostsName,
 	})
 	return []byte(out.String()), err
+}
+
+// tenantPrefix is the network for tunnels where the machines have one, else empty.
+func tenantPrefix(nodes []nodeSpec) string {
+	if nodes[0].Tenant == "" {
+		return ""
+	}
+	return tenantNetwork.prefix.String()
+}
+
+// beyondCore returns the services to name in cluster.yaml: none where they are the default.
+func beyondCore(services []string) string {
+	if slices.Equal(services, model.CoreServices) {
+		return ""
+	}
+	return strings.Join(services, ", ")
 }
 
 // repositoryAddress is where the lab's package repository is served, in the lab.

@@ -48,7 +48,7 @@ func Up(ctx context.Context, o Options, emit progress.Emit) (*Lab, error) {
 		return nil, err
 	}
 	facts := model.Releases[model.Debian13]
-	spec := newImageSpec(facts)
+	spec := newImageSpec(facts, p.services)
 	// A wrong override is said now, and not after the image was built.
 	fresh := &Lab{state: state{Name: o.Name, Profile: o.Profile, Bare: o.Bare, Nodes: p.nodes, Image: spec.layers()}}
 	document, err := fresh.clusterYAML(spec.Suite)

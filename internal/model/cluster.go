@@ -51,6 +51,9 @@ type Cluster struct {
 	NTP      NTP                     `json:"ntp"`
 	Packages Packages                `json:"packages"`
 	Services []string                `json:"services"`
+	Images   Images                  `json:"images"`
+	Neutron  Neutron                 `json:"neutron"`
+	Volumes  Volumes                 `json:"volumes"`
 	Tuning   Tuning                  `json:"tuning"`
 	Checks   Checks                  `json:"checks"`
 	// AcceptEvenControllers acknowledges that an even number of controllers
@@ -126,6 +129,63 @@ type Packages struct {
 	// The CLI reads it; KeyText carries the content from then on.
 	Key     string `json:"key,omitempty"`
 	KeyText string `json:"key_text,omitempty"`
+}
+
+// ImageStore names a kind of place for images.
+type ImageStore string
+
+// StoreDirectory keeps images as files in a directory that all controllers share.
+const StoreDirectory ImageStore = "directory"
+
+// Images is where Glance keeps the content of images.
+type Images struct {
+	Store ImageStore `json:"store"`
+	// Directory is an absolute path, the same shared file system on every controller. nines does
+	// not mount it, but checks that it is one.
+	Directory string `json:"directory"`
+}
+
+// Neutron is how the networks of instances meet those of the site.
+type Neutron struct {
+	// ProviderInterface is the nodes' interface that leads to the site's own networks, where floating
+	// addresses live. A virtual switch takes it over. Empty: instances have no way out.
+	ProviderInterface string `json:"provider_interface,omitempty"`
+	// PhysicalNetwork is what Neutron's users call the network behind ProviderInterface.
+	PhysicalNetwork string `json:"physical_network"`
+	// TunnelInterface is the nodes' interface for the traffic between instances on different nodes. Empty: an
+	// interface that has the tunnel address already.
+	TunnelInterface string `json:"tunnel_interface,omitempty"`
+	// DistributedFloatingIPs has the node of an instance answer for its floating address, instead of a gateway.
+	DistributedFloatingIPs bool `json:"distributed_floating_ips,omitempty"`
+}
+
+// SetsAddress reports whether nines puts the nodes' addresses of the network on an interface itself. Those of all
+// other networks are the operator's matter.
+func (c *Cluster) SetsAddress(network NetworkName) bool {
+	return network == Tenant && c.Neutron.TunnelInterface != ""
+}
+
+// TunnelNetwork is the network that the traffic between instances on different nodes goes through: the
+// tenant network where the node has an address on it, else the management network.
+func (n Node) TunnelNetwork() NetworkName {
+	if n.Addresses[Tenant].IsValid() {
+		return Tenant
+	}
+	return Management
+}
+
+// VolumeStore names a kind of place for volumes.
+type VolumeStore string
+
+// VolumesDirectory keeps volumes as files in a directory that controllers and computes share.
+const VolumesDirectory VolumeStore = "directory"
+
+// Volumes is where Cinder keeps volumes.
+type Volumes struct {
+	Store VolumeStore `json:"store"`
+	// Directory is an absolute path, the same shared file system on every controller and compute. nines does
+	// not mount it, but checks that it is one.
+	Directory string `json:"directory"`
 }
 
 // Checks says what happens when a node breaks a hardware or network rule.

@@ -21,14 +21,29 @@ const (
 	PortHAProxyStats  = 1080
 	PortHAProxyPeers  = 1024
 	PortKeystone      = 5000
+	PortPlacement     = 8778
+	PortGlance        = 9292
+	PortNova          = 8774
+	PortNovaMetadata  = 8775
+	PortNovaConsole   = 6080
+	PortNeutron       = 9696
+	PortOVNNorth      = 6641 // northbound database of OVN: what Neutron wants
+	PortOVNSouth      = 6642 // southbound: what the nodes' switches are to do
+	PortOVNNorthRaft  = 6643 // between the members of each
+	PortOVNSouthRaft  = 6644
+	PortCinder        = 8776
+	PortHeat          = 8004
+	PortHTTPS         = 443 // the dashboard on the VIP
+	PortHorizon       = 8443
 )
 
 // On every node nines keeps these files.
 const (
 	PathBinary  = "/usr/local/bin/nines"
-	PathConfig  = "/etc/nines"     // agent.json, TLS material: root only
-	PathState   = "/var/lib/nines" // etcd data, unit fingerprints: root only
-	PathRun     = "/run/nines"     // sockets, VIP guard
+	PathConfig  = "/etc/nines"         // agent.json, TLS material: root only
+	PathState   = "/var/lib/nines"     // etcd data, unit fingerprints: root only
+	PathRun     = "/run/nines"         // sockets, VIP guard
+	PathVolumes = "/var/lib/openstack" // where Cinder and Nova look for file systems with volumes (nfs_mount_point_base of both)
 	PathCA      = PathConfig + "/tls/ca.pem"
 	PathCert    = PathConfig + "/tls/node.pem" // certificate of the node, server and client use
 	PathKey     = PathConfig + "/tls/node.key"

@@ -11,8 +11,22 @@ const Debian13 Release = "debian13"
 type ReleaseFacts struct {
 	// Suite is the code name of the distribution.
 	Suite string
-	// Packages lists, for each service, the packages it is made of.
+	// Packages lists, for each service, the packages it is made of: on the controllers under its name, on nodes
+	// of another role under NAME/ROLE.
 	Packages map[string][]string
+}
+
+// PackagesOf lists the packages of a service on a node.
+func (f ReleaseFacts) PackagesOf(service string, n Node) []string {
+	var out []string
+	for _, r := range n.Roles {
+		key := service
+		if r != RoleController {
+			key += "/" + string(r)
+		}
+		out = append(out, f.Packages[key]...)
+	}
+	return out
 }
 
 // Releases holds the facts of each release nines deploys to.
@@ -27,6 +41,22 @@ var Releases = map[Release]ReleaseFacts{
 			"haproxy":    {"haproxy"},
 			"keepalived": {"keepalived"},
 			"keystone":   {"keystone", "python3-openstackclient", "python3-pymysql", "python3-pymemcache"},
+			"placement":  {"placement-api", "python3-osc-placement", "python3-pymysql"},
+			"glance":     {"glance-api", "python3-glanceclient", "python3-pymysql"},
+			"nova":       {"nova-api", "nova-conductor", "nova-scheduler", "nova-consoleproxy", "novnc", "python3-pymysql"},
+			// nova-compute-kvm brings the QEMU of the usual processors, which also emulates.
+			"nova/compute": {"nova-compute", "nova-compute-kvm", "libvirt-daemon-system", "libvirt-clients"},
+
+			"ovn":         {"openvswitch-switch", "ovn-central", "ovn-host"},
+			"ovn/compute": {"openvswitch-switch", "ovn-host"},
+
+			"neutron":         {"neutron-api", "neutron-periodic-workers", "neutron-ovn-maintenance-worker", "python3-pymysql"},
+			"neutron/compute": {"neutron-ovn-metadata-agent", "haproxy"},
+			// open-iscsi: else cinder-volume brings tgt, which listens on every address.
+			"cinder": {"cinder-api", "cinder-scheduler", "cinder-volume", "open-iscsi", "python3-cinderclient", "python3-pymysql"},
+			// media-types: uWSGI tells browsers what a static file is.
+			"horizon": {"openstack-dashboard", "uwsgi-plugin-python3", "media-types", "python3-pymysql"},
+			"heat":    {"heat-api", "heat-engine", "python3-heatclient", "python3-pymysql"},
 		},
 	},
 }

@@ -5,5 +5,8 @@ package model
 // They are what a cluster runs when its cluster.yaml names no services.
 var CoreServices = []string{"base", "galera", "rabbitmq", "memcached", "haproxy", "keepalived", "keystone"}
 
+// CloudServices are the services of OpenStack that stand on the core. They run where cluster.yaml names them.
+var CloudServices = []string{"placement", "glance", "nova", "ovn", "neutron", "cinder", "horizon", "heat"}
+
 // KnownServices are all names that `services:` in cluster.yaml accepts.
-var KnownServices = CoreServices
+var KnownServices = append(append([]string{}, CoreServices...), CloudServices...)

@@ -71,10 +71,11 @@ func (x *Executor) apply(ctx context.Context, c *model.Cluster, s secret.Source,
 	return true, d.redact.err(err)
 }
 
-// verify observes again. An action may take a moment until its effect is seen.
+// verify observes again. An action may take a moment until its effect is seen, and a unit that
+// has just answered may be late once while everything else on the node starts.
 func (x *Executor) verify(ctx context.Context, d *desired, r plan.Resource) error {
 	patience := time.Duration(0)
-	if r.Action != nil {
+	if r.Action != nil || r.Unit != nil && r.Unit.Ready != nil {
 		patience = settleTime
 	}
 	var st plan.Status
@@ -181,6 +182,8 @@ func (x *Executor) applyUnit(ctx context.Context, d *desired, r plan.Resource) e
 		err = x.host.ReloadUnit(ctx, r.Unit.Name)
 	case changeStop:
 		err = x.host.StopUnit(ctx, r.Unit.Name)
+	default:
+		err = x.nudge(ctx, d, r)
 	}
 	if err != nil {
 		return err
@@ -197,6 +200,17 @@ func (x *Executor) applyUnit(ctx context.Context, d *desired, r plan.Resource) e
 		return nil
 	}
 	return x.waitReady(ctx, d, r)
+}
+
+// nudge runs the Start of a unit that runs and is not ready: it may know that waiting would be in vain.
+func (x *Executor) nudge(ctx context.Context, d *desired, r plan.Resource) error {
+	if !r.Unit.Running || r.Unit.Start == nil || r.Unit.Ready == nil {
+		return nil
+	}
+	if ready, _, err := x.newLook(d).check(ctx, r.Service, *r.Unit.Ready); err != nil || ready {
+		return err
+	}
+	return x.start(ctx, d, r, false)
 }
 
 // refuse stops an op that cannot end well.

@@ -38,7 +38,7 @@ func (s *sleepy) Resources(*model.Cluster, secret.Source) ([]plan.Resource, erro
 // TestLiveUnitRule tries, on a real machine, whether the executor knows when a unit has read its files.
 func TestLiveUnitRule(t *testing.T) {
 	if os.Getenv("NINES_LIVE_HOST") == "" {
-		t.Skip("changes the machine: set NINES_LIVE_HOST=1 in a disposable machine")
+		t.Skip("changes the machine: set NINES_LIVE_HOST=1 in a disposable machine, or run TestLive of test/e2e")
 	}
 	s := &sleepy{"1", "a"}
 	l := host.NewLinux(slog.New(slog.DiscardHandler))

@@ -26,20 +26,24 @@ import (
 // web is a service with one of everything: a package, a file it must be restarted for, one
 // it reloads, a drop-in, a unit, and an action that creates a record through the unit.
 type web struct {
+	joins         int    // how often Start ran
 	config, sites string // versions of the two files' contents
-	ready         bool   // the unit has a Ready
-	start         bool   // the unit has a Start
-	validate      []string
-	stopped       bool // the unit shall not run
-	slowCheck     chan struct{}
-	runErr        error
-	notReady      func() bool
+	// tunables is a third file, FIXED/REST: the daemon takes up the rest while it runs. None if empty.
+	tunables  string
+	ready     bool // the unit has a Ready
+	start     bool // the unit has a Start
+	validate  []string
+	stopped   bool // the unit shall not run
+	slowCheck chan struct{}
+	runErr    error
+	notReady  func() bool
 }
 
 const (
 	unitName   = "web.service"
 	configPath = "/etc/web/web.conf"
 	sitesPath  = "/etc/web/sites.conf"
+	tunedPath  = "/etc/web/tunables.conf"
 	dropInPath = "/etc/systemd/system/web.service.d/nines.conf"
 	siteMark   = "/srv/web/created"
 	password   = "correct-horse-battery"
@@ -65,13 +69,19 @@ func (w *web) Resources(c *model.Cluster, s secret.Source) ([]plan.Resource, err
 	unit := &plan.Unit{Name: unitName, Enabled: !w.stopped, Running: !w.stopped,
 		RestartOn: []plan.ID{id("packages", "web"), id("file", configPath), id("file", dropInPath)},
 		ReloadOn:  []plan.ID{id("file", sitesPath)}}
+	var tuned []plan.Resource
+	if fixed, _, ok := strings.Cut(w.tunables, "/"); ok {
+		tuned = append(tuned, file(tunedPath, w.tunables))
+		tuned[0].File.Fixed = []byte(fixed)
+		unit.RestartOn = append(unit.RestartOn, tuned[0].ID)
+	}
 	if w.ready {
 		unit.Ready = &plan.Action{Name: "serves", Timeout: 10 * time.Second}
 	}
 	if w.start {
 		unit.Start = &plan.Action{Name: "join", Args: map[string]string{"cluster": c.Name}}
 	}
-	return []plan.Resource{
+	return append(tuned, []plan.Resource{
 		{ID: id("packages", "web"), Service: "web", Node: "n1", Packages: &plan.Packages{Names: []string{"web", "web-modules"}}},
 		file(configPath, "password = "+pw+"\nversion = "+w.config+"\n"),
 		file(sitesPath, "sites = "+w.sites+"\n"),
@@ -80,7 +90,7 @@ func (w *web) Resources(c *model.Cluster, s secret.Source) ([]plan.Resource, err
 		{ID: id("action", "site"), Service: "web", Node: "n1", After: []plan.ID{id("unit", unitName)},
 			Action: &plan.Action{Name: "create-site", Args: map[string]string{"name": "main"}}},
 		{ID: plan.Make("web", "n2", "file", configPath), Service: "web", Node: "n2", File: &plan.File{Path: configPath}},
-	}, nil
+	}...), nil
 }
 
 func (w *web) Actions() map[string]service.Action {
@@ -93,6 +103,7 @@ func (w *web) Actions() map[string]service.Action {
 			return st.Active == "active", "it is " + st.Active, err
 		}},
 		"join": {Run: func(ctx context.Context, env service.Env, args map[string]string) error {
+			w.joins++
 			if args["restart"] == "true" {
 				return env.Host.RestartUnit(ctx, unitName)
 			}
@@ -272,6 +283,14 @@ func TestChanges(t *testing.T) {
 			}
 			r.host.Forget()
 		}, "enable", "does not start at boot", []string{"enable web.service"}},
+		"a package's alias names it": {func(r *rig) {
+			st, err := r.host.Unit(context.Background(), unitName)
+			if err != nil {
+				panic(err)
+			}
+			st.Enabled, st.FileState = false, "indirect"
+			r.host.PutUnit(unitName, st)
+		}, "enable", "does not start at boot", []string{"enable web.service"}},
 		"config changes": {func(r *rig) { r.web.config = "2" }, "restart", "runs without the change of " + configPath,
 			[]string{"write " + configPath, "restart web.service", "write RECORD"}},
 		"sites change": {func(r *rig) { r.web.sites = "b" }, "reload", "runs without the change of " + sitesPath,
@@ -329,6 +348,43 @@ func TestChanges(t *testing.T) {
 			st := r.status(t, id("unit", unitName))
 			if st.Change != tc.change || !strings.Contains(st.Reason, tc.reason) || (tc.change == "") != (st.State == plan.InSync) {
 				t.Errorf("status %+v, want change %q, reason ~%q", st, tc.change, tc.reason)
+			}
+			r.mustApply(t)
+			calls := r.host.Calls()
+			for i, c := range calls {
+				calls[i] = strings.Replace(c, "/var/lib/nines/units/web.service.json", "RECORD", 1)
+			}
+			if diff := cmp.Diff(tc.calls, calls); diff != "" {
+				t.Errorf("calls (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What a daemon takes up while it runs is written and restarts nothing, whoever started the daemon last; what
+// it reads at its start only does.
+func TestLivePartOfAFile(t *testing.T) {
+	tests := map[string]struct {
+		happen func(r *rig)
+		change string
+		calls  []string
+	}{
+		"live part":                  {func(r *rig) { r.web.tunables = "a/2" }, "", []string{"write " + tunedPath}},
+		"live part after a reboot":   {func(r *rig) { r.host.Reboot(); r.web.tunables = "a/2" }, "", []string{"write " + tunedPath}},
+		"fixed part":                 {func(r *rig) { r.web.tunables = "b/1" }, "restart", []string{"write " + tunedPath, "restart web.service", "write RECORD"}},
+		"fixed part after a reboot":  {func(r *rig) { r.host.Reboot(); r.web.tunables = "b/1" }, "restart", []string{"write " + tunedPath, "restart web.service", "write RECORD"}},
+		"live part, then a reboot":   {func(r *rig) { r.web.tunables = "a/2"; r.mustApply(panics{}); r.host.Forget(); r.host.Reboot() }, "", nil},
+		"fixed part, other change":   {func(r *rig) { r.web.tunables, r.web.config = "b/2", "2" }, "restart", []string{"write " + tunedPath, "write " + configPath, "restart web.service", "write RECORD"}},
+		"edited by hand, same start": {func(r *rig) { edit(r, tunedPath) }, "", []string{"write " + tunedPath}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(&web{config: "1", sites: "a", tunables: "a/1", ready: true})
+			r.mustApply(t)
+			r.host.Forget()
+			tc.happen(r)
+			if st := r.status(t, id("unit", unitName)); st.Change != tc.change {
+				t.Errorf("status %+v, want change %q", st, tc.change)
 			}
 			r.mustApply(t)
 			calls := r.host.Calls()
@@ -487,6 +543,37 @@ func TestReadiness(t *testing.T) {
 		}
 		if took := time.Since(begin); took > 11*time.Second {
 			t.Errorf("gave up after %s", took)
+		}
+	})
+}
+
+// A unit that an interruption left running and not ready may need more than to be waited for.
+func TestStartKnowsWhatIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &web{config: "1", sites: "a", ready: true, start: true}
+		w.notReady = func() bool { return w.joins < 2 }
+		r := newRig(w)
+		if err := r.apply(t); err == nil || w.joins != 1 {
+			t.Fatalf("error %v after %d starts", err, w.joins)
+		}
+		if err := r.apply(t); err != nil || w.joins != 2 {
+			t.Errorf("error %v after %d starts, want none after the second", err, w.joins)
+		}
+		if err := r.apply(t); err != nil || w.joins != 2 {
+			t.Errorf("error %v after %d starts: what serves is left alone", err, w.joins)
+		}
+	})
+}
+
+// Everything on a node starts at once, so a unit that has just answered may be late with the next answer.
+func TestReadyOnceThenLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		looks := 0
+		w := &web{config: "1", sites: "a", ready: true, notReady: func() bool { looks++; return looks == 1 || looks == 3 }}
+		r := newRig(w)
+		r.mustApply(t)
+		if looks < 4 {
+			t.Errorf("%d looks, the late one was not among them", looks)
 		}
 	})
 }

@@ -231,9 +231,10 @@ func (l *look) inputs(ctx context.Context, ids []plan.ID) []input {
 		if !ok {
 			continue // plan.Graph refuses such a plan
 		}
-		in := input{id: id, hash: r.Hash(l.d.all)}
+		in := input{id: id, hash: r.InputHash(l.d.all)}
 		switch {
 		case r.File != nil:
+			in.live = len(r.File.Fixed) > 0
 			in.name = r.File.Path
 			in.inPlace = l.fileStatus(*r.File).State == plan.InSync
 			if f, err := l.file(r.File.Path); err == nil {

@@ -32,6 +32,7 @@ type input struct {
 	hash    string    // of the desired content
 	inPlace bool      // the node has the desired content
 	changed time.Time // when it last changed on the node; zero if that cannot be told
+	live    bool      // hash is of its fixed part only: the unit takes up the rest while it runs
 }
 
 // unitView is everything that decides what is to be done about a unit.
@@ -101,10 +102,11 @@ func (v unitView) decideEnabled() plan.Status {
 	return plan.Status{State: plan.InSync}
 }
 
-// canEnable is false for units that are started by others or have nothing to be enabled by.
+// canEnable is false for units that are started by others or have nothing to be enabled by. An "indirect" one can
+// be: a package's alias leads to its own unit of that name, and nines's stands in its place.
 func canEnable(st host.UnitState) bool {
 	switch st.FileState {
-	case "static", "generated", "transient", "alias", "indirect", "masked", "masked-runtime":
+	case "static", "generated", "transient", "alias", "masked", "masked-runtime":
 		return false
 	}
 	return st.Loaded
@@ -177,6 +179,8 @@ func (v unitView) changedSinceStart(inputs []input) string {
 func (v unitView) readOthers(inputs []input, recorded bool) string {
 	for _, in := range inputs {
 		switch {
+		case in.live && v.record.has(in):
+			// What needs a restart is what it was last started with; what does not may change at any time.
 		case !in.inPlace:
 			return in.name + " is not as it should be"
 		case recorded && v.record.unchanged(in):
@@ -212,6 +216,9 @@ func (r *record) unchanged(in input) bool {
 	was, ok := r.Inputs[in.id]
 	return ok && was.Hash == in.hash && was.Changed.Equal(in.changed)
 }
+
+// has reports whether nines last started the unit with the same input. A nil record knows nothing.
+func (r *record) has(in input) bool { return r != nil && r.Inputs[in.id].Hash == in.hash }
 
 // newRecord is what is to be recorded once the unit has read its inputs.
 func (v unitView) newRecord() record {

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -54,9 +55,9 @@ func link(g *graph.Graph, r Resource, providers map[string][]ID) error {
 	return nil
 }
 
-// serialise orders the ops of a quorum one after the other when any of them takes
-// a serving member away. Members that only start for the first time may do so side
-// by side. It goes by order, in which the ops can run anyway (declaration order
+// serialise orders the ops of a quorum one node after the other when any of them takes
+// a serving member away; the units of one node, one member together, are touched at the same time.
+// Members that only start for the first time may do so side by side. It goes by order, in which the ops can run anyway (declaration order
 // where nothing else is said): edges that all follow one such order cannot make a cycle.
 func serialise(ops *graph.Graph, order []string, all map[ID]Resource, seen Observed) {
 	risky := map[string]bool{}
@@ -65,16 +66,26 @@ func serialise(ops *graph.Graph, order []string, all map[ID]Resource, seen Obser
 			risky[m.Quorum] = true
 		}
 	}
-	last := map[string]string{}
+	type turn struct {
+		node      string
+		ops, last []string // those of this turn and of the one before
+	}
+	turns := map[string]turn{}
 	for _, id := range order {
-		m := memberOf(all[ID(id)])
+		r := all[ID(id)]
+		m := memberOf(r)
 		if m == nil || !risky[m.Quorum] {
 			continue
 		}
-		if prev, ok := last[m.Quorum]; ok {
+		t := turns[m.Quorum]
+		if t.node != r.Node {
+			t = turn{node: r.Node, last: t.ops}
+		}
+		for _, prev := range t.last {
 			ops.Edge(id, prev)
 		}
-		last[m.Quorum] = id
+		t.ops = append(t.ops, id)
+		turns[m.Quorum] = t
 	}
 }
 
@@ -100,15 +111,26 @@ func Build(spec string, rs []Resource, seen Observed) (Plan, error) {
 		return Plan{}, err
 	}
 	serialise(ops, order, all, seen)
-	p := Plan{Spec: spec, Ops: make([]Op, 0, len(order))}
+	p := Plan{Spec: spec, Ops: make([]Op, 0, len(order)), Blocked: unreachable(seen)}
+	// Who serves changes as the plan goes on: a member that it starts is there when the next is restarted. So an
+	// interrupted rolling restart, which leaves one member stopped, can be gone on with.
+	serving := map[string][]string{}
+	maps.Copy(serving, seen.Serving)
 	for _, id := range order {
-		p.Ops = append(p.Ops, opFor(all[ID(id)], all, seen, ops.After(id)))
+		r := all[ID(id)]
+		op := opFor(r, all, seen, serving, ops.After(id))
+		if breaksQuorum(op, serving) {
+			p.Blocked = append(p.Blocked, quorumBlock(op))
+		}
+		p.Ops = append(p.Ops, op)
+		if m := memberOf(r); m != nil && r.Unit.Running && !slices.Contains(serving[m.Quorum], r.Node) {
+			serving[m.Quorum] = append(slices.Clone(serving[m.Quorum]), r.Node)
+		}
 	}
-	p.Blocked = blocks(p, all, seen)
 	return p, nil
 }
 
-func opFor(r Resource, all map[ID]Resource, seen Observed, after []string) Op {
+func opFor(r Resource, all map[ID]Resource, seen Observed, serving map[string][]string, after []string) Op {
 	st := seen.Resources[r.ID]
 	op := Op{ID: r.ID, Node: r.Node, Service: r.Service, Kind: r.Kind(), Hash: r.Hash(all), Reason: st.Reason}
 	for _, a := range after {
@@ -119,7 +141,7 @@ func opFor(r Resource, all map[ID]Resource, seen Observed, after []string) Op {
 		op.Restarts = r.Unit.Name
 	}
 	if m := memberOf(r); m != nil && takesAway(st.Change) {
-		op.Quorum = &Quorum{Name: m.Quorum, Size: m.Size, Needed: m.Needed, Left: left(r, seen)}
+		op.Quorum = &Quorum{Name: m.Quorum, Size: m.Size, Needed: m.Needed, Left: left(r, serving[m.Quorum])}
 	}
 	return op
 }
@@ -133,8 +155,7 @@ func memberOf(r Resource) *Member {
 
 // left is how many members serve while this one is being changed. One that does not
 // serve takes nothing away: restarting it may be what brings it back.
-func left(r Resource, seen Observed) int {
-	serving := seen.Serving[r.Unit.Member.Quorum]
+func left(r Resource, serving []string) int {
 	if slices.Contains(serving, r.Node) {
 		return len(serving) - 1
 	}
@@ -173,51 +194,29 @@ func describe(a Action) string {
 	return s
 }
 
-// blocks lists why the plan must not run: a node that does not answer, or a
-// restart or stop that would leave a serving quorum without its majority.
-func blocks(p Plan, all map[ID]Resource, seen Observed) []Block {
+// unreachable is a Block for each node that does not answer.
+func unreachable(seen Observed) []Block {
 	var out []Block
 	for _, node := range sortedKeys(seen.Unreachable) {
 		out = append(out, Block{Code: "node-unreachable", Text: fmt.Sprintf("%s does not answer: %s", node, seen.Unreachable[node]),
 			Hint: "bring the node back, or look at it with 'nines status'"})
 	}
-	out = append(out, together(p, all, seen)...)
-	for _, op := range p.Ops {
-		if breaksQuorum(op, seen) {
-			out = append(out, Block{Code: "quorum", Text: fmt.Sprintf("%s on %s: would leave %d of %d members of %s, %d are needed",
-				op.Summary, op.Node, op.Quorum.Left, op.Quorum.Size, op.Quorum.Name, op.Quorum.Needed),
-				Hint: "bring the missing members back first"})
-		}
-	}
 	return out
 }
 
-// together blocks a change that must not be rolled: while one member after the other
-// restarted, members with old and new values would meet. A cluster that does not
-// serve has nothing to lose.
-func together(p Plan, all map[ID]Resource, seen Observed) []Block {
-	var out []Block
-	told := map[string]bool{}
-	for _, op := range p.Ops {
-		m := memberOf(all[op.ID])
-		if m == nil || m.Together == "" || told[m.Quorum] || len(seen.Serving[m.Quorum]) == 0 {
-			continue
-		}
-		if f := all[m.Together].File; f != nil && seen.Resources[m.Together].State == Drifted && takesAway(seen.Resources[op.ID].Change) {
-			told[m.Quorum] = true
-			out = append(out, Block{Code: "together", Text: fmt.Sprintf("%s on %s differs, and all %d members of %s must get it at the same moment: mixed values take a running cluster down", f.Path, op.Node, m.Size, m.Quorum),
-				Hint: "put the values back that run now; nines does not change these on a running cluster yet"})
-		}
-	}
-	return out
+// quorumBlock is for a restart or stop that would leave a serving quorum without its majority.
+func quorumBlock(op Op) Block {
+	return Block{Code: "quorum", Text: fmt.Sprintf("%s on %s: would leave %d of %d members of %s, %d are needed",
+		op.Summary, op.Node, op.Quorum.Left, op.Quorum.Size, op.Quorum.Name, op.Quorum.Needed),
+		Hint: "bring the missing members back first"}
 }
 
 // breaksQuorum reports whether the op takes the majority away from members that have
 // it. One or two members have no redundancy to lose: there a restart is an outage
 // that was agreed to with the cluster's size.
-func breaksQuorum(op Op, seen Observed) bool {
+func breaksQuorum(op Op, serving map[string][]string) bool {
 	q := op.Quorum
-	return q != nil && q.Size > 2 && q.Left < q.Needed && slices.Contains(seen.Serving[q.Name], op.Node)
+	return q != nil && q.Size > 2 && q.Left < q.Needed && slices.Contains(serving[q.Name], op.Node)
 }
 
 func sortedKeys[V any](m map[string]V) []string {

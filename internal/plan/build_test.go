@@ -109,12 +109,37 @@ restart mariadb.service on ctl1 [quorum 2/3] < ctl3:unit
 restart mariadb.service on ctl2 [quorum 2/3] < ctl1:unit`,
 		},
 		{
+			name: "the units of a node are one member",
+			rs: galera(three, func(rs []plan.Resource) {
+				for i := range rs {
+					if rs[i].Unit != nil && rs[i].Node == "ctl2" { // now the second on ctl1
+						rs[i].Node = "ctl1"
+					}
+				}
+			}),
+			change: []func(*plan.Observed){drift("restart", three...)},
+			want: `
+restart mariadb.service on ctl1 [quorum 2/3]
+restart mariadb.service on ctl1 [quorum 2/3]
+restart mariadb.service on ctl3 [quorum 2/3] < ctl1:unit ctl2:unit`,
+		},
+		{
 			name:   "a start waits while another restarts",
 			rs:     galera(three),
 			change: []func(*plan.Observed){drift("restart", "ctl1"), drift("start", "ctl3")},
 			want: `
 restart mariadb.service on ctl1 [quorum 2/3]
 start mariadb.service on ctl3 < ctl1:unit`,
+		},
+		{
+			name: "an interrupted rolling restart goes on with the member that it left stopped",
+			rs:   galera(three),
+			change: []func(*plan.Observed){drift("start", "ctl1"), drift("restart", "ctl2", "ctl3"),
+				func(o *plan.Observed) { o.Serving["galera"] = three[1:] }},
+			want: `
+start mariadb.service on ctl1
+restart mariadb.service on ctl2 [quorum 2/3] < ctl1:unit
+restart mariadb.service on ctl3 [quorum 2/3] < ctl2:unit`,
 		},
 		{
 			name:   "a restart that would take the majority",
@@ -137,21 +162,6 @@ blocked quorum`,
 			rs:     galera(three),
 			change: []func(*plan.Observed){drift("restart", "ctl3"), func(o *plan.Observed) { o.Serving["galera"] = three[:1] }},
 			want:   "\nrestart mariadb.service on ctl3 [quorum 1/3]",
-		},
-		{
-			name: "values that must not be mixed are not rolled",
-			rs: galera(three, func(rs []plan.Resource) {
-				for _, i := range []int{2, 5, 8} {
-					rs[i].Unit.Member.Together = rs[i-1].ID
-				}
-			}),
-			change: []func(*plan.Observed){drift("restart", "ctl1"), func(o *plan.Observed) {
-				o.Resources[plan.Make("galera", "ctl1", "file", "nines.cnf")] = plan.Status{State: plan.Drifted}
-			}},
-			want: `
-change /etc/mysql/nines.cnf on ctl1
-restart mariadb.service on ctl1 [quorum 2/3] < ctl1:file
-blocked together`,
 		},
 		{
 			name:   "a start while the quorum is lost is the way out",

@@ -57,6 +57,10 @@ type File struct {
 	// Validate is a command the component itself offers to check the file. {} stands for the
 	// path of the candidate. The file is installed only if it exits 0.
 	Validate []string `json:"validate,omitempty"`
+	// Fixed, if not empty, is what of the content a running daemon cannot take up: the units
+	// that name the file in RestartOn are restarted only for a change of it. The
+	// rest is brought into the running daemon by an Action, whose Check asks the daemon.
+	Fixed []byte `json:"-"`
 }
 
 // Unit wants a systemd unit enabled and running with its current files.
@@ -72,7 +76,8 @@ type Unit struct {
 	Member *Member `json:"member,omitempty"`
 	// Start is the Action that starts the unit in place of a plain systemctl
 	// start, where starting needs knowledge (bootstrap or join). It must also
-	// serve for a restart: Args["restart"] is "true" then.
+	// serve for a restart: Args["restart"] is "true" then. A unit that runs and is not ready gets it too: what
+	// an interruption left may never become ready by itself.
 	Start *Action `json:"start,omitempty"`
 	// Ready is the Action whose Check says that the unit serves, not merely runs. The
 	// next member is touched only then.
@@ -84,9 +89,6 @@ type Member struct {
 	Quorum string `json:"quorum"` // "galera", "rabbitmq", "haproxy"
 	Size   int    `json:"size"`   // members in all
 	Needed int    `json:"needed"` // members that must stay for it to serve
-	// Together names a file of the node whose values must be equal on all members that run:
-	// a plan that would change it on a serving quorum is blocked.
-	Together ID `json:"together,omitempty"`
 }
 
 // Action is a step only its service knows: create a database, join a cluster.
@@ -160,11 +162,22 @@ func (r Resource) Fingerprint(all map[ID]Resource) Fingerprint {
 	sum := func(ids []ID) string {
 		h := sha256.New()
 		for _, id := range ids {
-			fmt.Fprintf(h, "%s=%s\n", id, all[id].Hash(all))
+			fmt.Fprintf(h, "%s=%s\n", id, all[id].InputHash(all))
 		}
 		return hex.EncodeToString(h.Sum(nil))[:16]
 	}
 	return Fingerprint{Restart: sum(r.Unit.RestartOn), Reload: sum(r.Unit.ReloadOn)}
+}
+
+// InputHash is the hash of what a unit reads of the resource when it starts: all of it, but
+// of a file with a Fixed part only that.
+func (r Resource) InputHash(all map[ID]Resource) string {
+	if r.File != nil && len(r.File.Fixed) > 0 {
+		fixed := *r.File
+		fixed.Content = fixed.Fixed
+		return FileHash(fixed)
+	}
+	return r.Hash(all)
 }
 
 // FileHash is the hash of a file as it is or should be: content, mode, owner, group.

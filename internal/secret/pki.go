@@ -15,14 +15,15 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"nines/internal/model"
 )
 
 // Lifetimes of certificates. Those of nodes and operators are renewed long before
-// their end (RenewBefore); the CA outlives the hardware.
+// their end (model.Validity); the CA outlives the hardware.
 const (
-	caTTL       = 10 * 365 * 24 * time.Hour
-	DefaultTTL  = 365 * 24 * time.Hour
-	RenewBefore = 30 * 24 * time.Hour
+	caTTL      = 10 * 365 * 24 * time.Hour
+	DefaultTTL = 365 * 24 * time.Hour
 	// backdate makes a new certificate valid on a machine whose clock is behind.
 	backdate = 5 * time.Minute
 )
@@ -188,14 +189,21 @@ func PeerRole(c *x509.Certificate) (Role, string) {
 	return "", ""
 }
 
-// Expires returns the end of the first certificate in the PEM text.
-func Expires(certPEM []byte) (time.Time, error) {
+// Validity returns the span of the first certificate in the PEM text.
+func Validity(certPEM []byte) (model.Validity, error) {
 	c, err := parseCert(certPEM)
 	if err != nil {
-		return time.Time{}, err
+		return model.Validity{}, err
 	}
-	return c.NotAfter, nil
+	return validity(c), nil
 }
+
+func validity(c *x509.Certificate) model.Validity {
+	return model.Validity{NotBefore: c.NotBefore, NotAfter: c.NotAfter}
+}
+
+// Validity returns the authority's own span.
+func (ca *CA) Validity() model.Validity { return validity(ca.cert) }
 
 func parseCert(certPEM []byte) (*x509.Certificate, error) {
 	block, _ := pem.Decode(certPEM)
@@ -210,7 +218,7 @@ func parseCert(certPEM []byte) (*x509.Certificate, error) {
 }
 
 // Stale says why a node's certificate and key must be issued anew, or "" when they
-// are good at now and for RenewBefore after it.
+// are good at now and their renewal is not due.
 func (ca *CA) Stale(have Pair, want Request, now time.Time) string {
 	if len(have.Cert) == 0 || len(have.Key) == 0 {
 		return "missing"
@@ -250,9 +258,8 @@ func (ca *CA) staleLeaf(have Pair, role Role, name string, now time.Time) (*x509
 	if now.Before(leaf.NotBefore) {
 		return nil, "not valid yet"
 	}
-	// A certificate cut short by its authority's end cannot be bettered.
-	if left := leaf.NotAfter.Sub(now); left < RenewBefore && leaf.NotAfter.Before(ca.cert.NotAfter) {
-		if left <= 0 {
+	if v := validity(leaf); v.Renewable(ca.Validity(), now) {
+		if v.Expired(now) {
 			return nil, "expired"
 		}
 		return nil, "expires soon"

@@ -80,9 +80,9 @@ func TestNodeCertificate(t *testing.T) {
 	if _, err := c.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: behind}); err != nil {
 		t.Errorf("a machine whose clock is 4 minutes behind: %v", err)
 	}
-	end, err := Expires(pair.Cert)
-	if err != nil || end.Sub(time.Now().Add(DefaultTTL)).Abs() > time.Minute {
-		t.Errorf("expires %s, %v", end, err)
+	v, err := Validity(pair.Cert)
+	if err != nil || v.NotAfter.Sub(time.Now().Add(DefaultTTL)).Abs() > time.Minute {
+		t.Errorf("expires %s, %v", v.NotAfter, err)
 	}
 }
 
@@ -142,19 +142,20 @@ func TestStale(t *testing.T) {
 		at   time.Time
 		say  string
 	}{
-		"good":               {good, nodeRequest(), now, ""},
-		"no certificate":     {Pair{}, nodeRequest(), now, "missing"},
-		"no key":             {Pair{Cert: good.Cert}, nodeRequest(), now, "missing"},
-		"garbage":            {Pair{Cert: []byte("x"), Key: []byte("y")}, nodeRequest(), now, "damaged"},
-		"key of another":     {Pair{Cert: good.Cert, Key: issue(t, ca, nodeRequest()).Key}, nodeRequest(), now, "damaged"},
-		"another authority":  {issue(t, other, nodeRequest()), nodeRequest(), now, "issued by another authority"},
-		"an address more":    {good, moved, now, "names or addresses have changed"},
-		"another name":       {good, renamed, now, "issued for another name"},
-		"an operator's":      {operator, nodeRequest(), now, "issued for another name"},
-		"a day left":         {issue(t, ca, short), nodeRequest(), now, "expires soon"},
-		"expired":            {good, nodeRequest(), now.Add(DefaultTTL + time.Hour), "expired"},
-		"from the future":    {good, nodeRequest(), now.Add(-time.Hour), "not valid yet"},
-		"31 days before end": {good, nodeRequest(), now.Add(DefaultTTL - 31*24*time.Hour), ""},
+		"good":                   {good, nodeRequest(), now, ""},
+		"no certificate":         {Pair{}, nodeRequest(), now, "missing"},
+		"no key":                 {Pair{Cert: good.Cert}, nodeRequest(), now, "missing"},
+		"garbage":                {Pair{Cert: []byte("x"), Key: []byte("y")}, nodeRequest(), now, "damaged"},
+		"key of another":         {Pair{Cert: good.Cert, Key: issue(t, ca, nodeRequest()).Key}, nodeRequest(), now, "damaged"},
+		"another authority":      {issue(t, other, nodeRequest()), nodeRequest(), now, "issued by another authority"},
+		"an address more":        {good, moved, now, "names or addresses have changed"},
+		"another name":           {good, renamed, now, "issued for another name"},
+		"an operator's":          {operator, nodeRequest(), now, "issued for another name"},
+		"short, near its end":    {issue(t, ca, short), nodeRequest(), now.Add(17 * time.Hour), "expires soon"},
+		"expired":                {good, nodeRequest(), now.Add(DefaultTTL + time.Hour), "expired"},
+		"from the future":        {good, nodeRequest(), now.Add(-time.Hour), "not valid yet"},
+		"more than a third left": {good, nodeRequest(), now.Add(DefaultTTL*2/3 - time.Hour), ""},
+		"less than a third left": {good, nodeRequest(), now.Add(DefaultTTL*2/3 + time.Hour), "expires soon"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := ca.Stale(tc.have, tc.want, tc.at); got != tc.say {
@@ -201,11 +202,11 @@ func TestPeerRoleOfStrangers(t *testing.T) {
 	}
 }
 
-func FuzzExpires(f *testing.F) {
+func FuzzValidity(f *testing.F) {
 	f.Add(issue(f, testCA(f), nodeRequest()).Cert)
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if end, err := Expires(text); err == nil && end.IsZero() {
+		if v, err := Validity(text); err == nil && v.NotAfter.IsZero() {
 			t.Fatal("no end and no error")
 		}
 	})

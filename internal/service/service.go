@@ -85,6 +85,19 @@ type Observation struct {
 	Conditions []health.Condition `json:"conditions,omitempty"`
 }
 
+// Composite is a Service of several programs that HAProxy sends requests to: each does well or badly by itself.
+type Composite interface {
+	// Parts are the programs besides the one that the service's own observation is about, by name. The
+	// observation of a part is called SERVICE/PART.
+	Parts() map[string]Part
+}
+
+// Part is one program of a Composite. It is observed on the nodes that have its unit.
+type Part struct {
+	Unit string
+	Observer
+}
+
 // ClusterJudge is a Service that can tell more from all nodes' observations than from
 // one: members missing, histories that differ, two holders of the VIP. Pure.
 type ClusterJudge interface {
@@ -98,15 +111,21 @@ type Listener struct {
 	Port int    // on the VIP
 	// BackendPort is the port on the controllers' management addresses.
 	BackendPort int
-	// Health is the name of the service whose observation decides: the agent's /health/NAME.
+	// Health is the name of the service whose observation decides: the agent's /health/NAME; "NAME/PART"
+	// for a part of a Composite.
 	Health string
 	HTTP   bool // layer 7: TLS ends at HAProxy, requests are re-dispatched
+	// Repeatable are paths whose requests do no harm when they arrive twice, whatever the method (HTTP
+	// listeners only): unanswered, they are sent to another server, as reads are.
+	Repeatable []string
 	// BackendTLS: HAProxy speaks TLS to the backend (HTTP listeners only; TCP passes through).
 	BackendTLS bool
 	// SingleWriter sends everything to one member, the rest is backup, without fail-back.
 	SingleWriter bool
 	// IdleTimeout of established connections; zero: HAProxy service's default.
 	IdleTimeout time.Duration
+	// Probe is a path that answers 200 to anybody; drills ask for it (HTTP listeners only). Empty: none.
+	Probe string
 }
 
 // Published is a Service that wants listeners on the VIP.
@@ -141,9 +160,13 @@ type Messaging interface {
 type Fault struct {
 	Name   string // "kill", "freeze"
 	Unit   string
-	Signal int // sent at injection
+	Role   model.Role // of the nodes that have the unit; empty: the controllers
+	Signal int        // sent at injection
 	// Heal, if not 0, is the signal that ends the fault (SIGCONT for a freeze).
 	Heal int
+	// AtVIP: the unit is at work only where the VIP is; elsewhere nobody would feel its fault. Drills strike
+	// there too.
+	AtVIP bool
 }
 
 // Faulty is a Service that drills can hurt.
@@ -161,4 +184,5 @@ const (
 	CapProxy    = "proxy"    // HAProxy runs on every controller
 	CapVIP      = "vip"      // the VIP answers
 	CapIdentity = "identity" // Keystone answers behind the VIP
+	CapOverlay  = "overlay"  // OVN's databases are whole
 )

@@ -48,6 +48,7 @@ func TestCore(t *testing.T) {
 	t.Run("second apply changes nothing", func(t *testing.T) { unchanged(t, cluster) })
 	t.Run("secrets stay secret", func(t *testing.T) { secretsStaySecret(t, cluster) })
 	t.Run("drift is seen and put back", func(t *testing.T) { drift(t, cluster) })
+	t.Run("certificates come to their end", func(t *testing.T) { certificates(t, cluster) })
 	for _, name := range drills {
 		t.Run(name, func(t *testing.T) {
 			got := decode[run](t, must(t, 6*time.Minute, in("drill", "run", name, "--json")...))

@@ -380,7 +380,7 @@ func (h *Host) EnableUnit(ctx context.Context, name string, enabled bool) error 
 		verb, state = Disable, "disabled"
 	}
 	return h.withUnit(ctx, verb, name, func(u *unit) error {
-		if u.FileState == "enabled" || u.FileState == "disabled" {
+		if u.FileState == "enabled" || u.FileState == "disabled" || u.FileState == "indirect" {
 			u.Enabled, u.FileState = enabled, state
 		}
 		return nil

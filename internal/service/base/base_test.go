@@ -1,17 +1,12 @@
 package base
 
 import (
-	"flag"
 	"io"
 	"log/slog"
-	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"nines/internal/host"
 	"nines/internal/host/hosttest"
@@ -19,24 +14,8 @@ import (
 	"nines/internal/plan"
 	"nines/internal/secret"
 	"nines/internal/service"
+	"nines/internal/service/servicetest"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-func testCluster() *model.Cluster {
-	node := func(name, last string, role model.Role) model.Node {
-		return model.Node{Name: name, Roles: []model.Role{role},
-			Addresses: map[model.NetworkName]netip.Addr{model.Management: netip.MustParseAddr("198.18.0." + last)}}
-	}
-	return &model.Cluster{
-		Name: "lab", Release: model.Debian13,
-		Networks: map[model.NetworkName]model.Network{model.Management: {CIDR: netip.MustParsePrefix("198.18.0.0/24")}},
-		Nodes: []model.Node{node("ctl1", "11", model.RoleController), node("ctl2", "12", model.RoleController),
-			node("ctl3", "13", model.RoleController), node("cmp1", "21", model.RoleCompute)},
-		NTP:      model.NTP{Upstreams: []string{"ntp1.example.org", "192.0.2.1"}, ControlClock: true},
-		Packages: model.Packages{Source: "http://198.18.0.1:8080", Suite: "trixie", KeyText: "-----BEGIN PGP PUBLIC KEY BLOCK-----\n"},
-	}
-}
 
 func resources(t *testing.T, c *model.Cluster) map[plan.ID]plan.Resource {
 	t.Helper()
@@ -51,36 +30,22 @@ func resources(t *testing.T, c *model.Cluster) map[plan.ID]plan.Resource {
 }
 
 func TestGoldenFiles(t *testing.T) {
-	container := testCluster()
+	container := servicetest.Cluster()
 	container.NTP.ControlClock, container.NTP.Upstreams = false, nil
-	for dir, c := range map[string]*model.Cluster{"machine": testCluster(), "container": container} {
-		for id, r := range resources(t, c) {
-			if r.File == nil || (r.Node != "ctl2" && r.Node != "cmp1") {
-				continue
-			}
-			path := filepath.Join("testdata", dir, r.Node, string(id)[strings.LastIndex(string(id), ":")+1:]+".golden")
-			if *update {
-				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.WriteFile(path, r.File.Content, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if d := cmp.Diff(string(want), string(r.File.Content)); d != "" {
-				t.Errorf("%s of %s (-want +got):\n%s", r.File.Path, r.Node, d)
-			}
+	for dir, c := range map[string]*model.Cluster{"machine": servicetest.Cluster(), "container": container} {
+		rs, err := New().Resources(c, secret.Map{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, node := range []string{"ctl2", "cmp1"} {
+			servicetest.Golden(t, filepath.Join("testdata", dir, node), node, rs)
 		}
 	}
 }
 
 func TestPackageSource(t *testing.T) {
 	render := func(p model.Packages) string {
-		c := testCluster()
+		c := servicetest.Cluster()
 		c.Packages = p
 		f := resources(t, c)["base/ctl1/file:package-source"].File
 		if f == nil {
@@ -102,7 +67,7 @@ func TestPackageSource(t *testing.T) {
 // Something provides the package source whether or not there is an extra one: services wait for it.
 func TestPackagesCanAlwaysBeInstalled(t *testing.T) {
 	for _, source := range []string{"", "http://198.18.0.1"} {
-		c := testCluster()
+		c := servicetest.Cluster()
 		c.Packages.Source = source
 		provided := map[string]bool{}
 		for _, r := range resources(t, c) {
@@ -118,7 +83,7 @@ func TestPackagesCanAlwaysBeInstalled(t *testing.T) {
 
 func testEnv(node string) (service.Env, *hosttest.Host) {
 	h := hosttest.New()
-	c := testCluster()
+	c := servicetest.Cluster()
 	n, _ := c.Node(node)
 	return service.Env{Host: h, Cluster: c, Node: n, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}, h
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"nines/internal/model"
+	"nines/internal/service/servicetest"
 )
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
@@ -21,7 +22,7 @@ func TestNativeHash(t *testing.T) {
 
 func TestClientHost(t *testing.T) {
 	for cidr, want := range map[string]string{"198.18.0.0/24": "198.18.0.0/255.255.255.0", "10.4.7.9/12": "10.0.0.0/255.240.0.0", "fd00::/64": "%"} {
-		c := testCluster()
+		c := servicetest.Cluster()
 		c.Networks[model.Management] = model.Network{CIDR: netip.MustParsePrefix(cidr)}
 		if got := clientHost(c); got != want {
 			t.Errorf("%s: %s, want %s", cidr, got, want)

@@ -14,15 +14,15 @@
 //   - every other controller refuses connections on the group port: its machine
 //     is up and no server runs there. No answer at all is not good enough.
 //
-// The permission is a mark in /run/mysqld that the unit takes away before
+// The permission is a mark (bootstrapMark) that the unit takes away before
 // the server starts, so it lasts for one start, whoever dies in between. A restart
 // by systemd or at boot never founds.
 //
 // Between the first start and the moment when all members have joined once (FormedFile), no
 // service has a database: what stands in the first controller's directory was made by nines
-// alone. If that machine dies in this window, it founds the cluster again, provided that
-// its directory is the one it founded (BootstrappedFile) and that no other member has got as
-// far as answering SQL. grastate.dat, which forbids it, is moved to evidenceDir first.
+// alone. If that machine dies in this window, or the first that joins it does and leaves it without
+// a majority (one of two), it founds the cluster again, provided that its directory is the one it
+// founded (BootstrappedFile) and that no other member has got as far as answering SQL. grastate.dat, which forbids it, is moved to evidenceDir first.
 //
 // A member whose data directory belongs to a cluster is started only if no
 // peer runs (then Galera's pc.recovery decides) or a running peer has the same
@@ -34,11 +34,12 @@
 // # What it must never do
 //
 // Delete or edit grastate.dat of a cluster that was formed; found a cluster on a guess; restart a member
-// that is alive but non-Primary; put a password into a statement, an argument list or a log
+// of a formed cluster that is alive but non-Primary; put a password into a statement, an argument list or a log
 // (accounts get the hash of their password).
 package galera
 
 import (
+	"context"
 	"syscall"
 	"time"
 
@@ -57,8 +58,11 @@ const (
 	sstUser = "nines_sst"
 
 	// bootstrapMark permits one start to found a cluster; bootstrapEnv hands the permission to the server.
-	bootstrapMark = "/run/mysqld/nines-bootstrap"
-	bootstrapEnv  = "/run/mysqld/wsrep-new-cluster"
+	// They are where the server itself cannot write.
+	bootstrapMark = model.PathRun + "/galera-bootstrap"
+	bootstrapEnv  = model.PathRun + "/galera-new-cluster"
+	// viewFile is the group that the member was in when it ran last (Galera's pc.recovery).
+	viewFile = dataDir + "/gvwstate.dat"
 
 	// BootstrappedFile says that this node founds the cluster ("founding"), then which one
 	// it has founded (its UUID). It is never removed.
@@ -83,13 +87,15 @@ type Service struct {
 	// server opens the local server; members reaches the others. Tests replace them.
 	server  localServer
 	members peers
+	// shown asks the local server for its certificate.
+	shown func(context.Context, service.Env) ([]byte, error)
 	// progress tells a member that stands still from one that has nothing to do.
 	progress progress
 }
 
 // New returns the service. databases lists the schemas other services need.
 func New(databases func(*model.Cluster) []service.Database) *Service {
-	return &Service{databases: databases, server: openLocal(), members: network{}}
+	return &Service{databases: databases, server: openLocal(), members: network{}, shown: shown}
 }
 
 // Name is "galera".
@@ -127,6 +133,10 @@ func (s *Service) Actions() map[string]service.Action {
 		"formed":   {Check: isFormed, Run: formed},
 		"accounts": {Check: s.accountsThere, Run: s.createAccounts},
 		"database": {Check: s.databaseThere, Run: s.createDatabase},
+
+		"widen-failure-detector":  {Check: s.detectorWide, Run: s.widenDetector},
+		"set-failure-detector":    {Check: s.detectorSet, Run: s.setDetector},
+		service.ActionCertificate: service.Certificate(s.shown, s.loadCertificate),
 	}
 }
 

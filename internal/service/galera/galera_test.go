@@ -1,40 +1,16 @@
 package galera
 
 import (
-	"flag"
-	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"nines/internal/model"
 	"nines/internal/plan"
 	"nines/internal/secret"
 	"nines/internal/service"
+	"nines/internal/service/servicetest"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-func testCluster() *model.Cluster {
-	node := func(name, last string) model.Node {
-		return model.Node{Name: name, Roles: []model.Role{model.RoleController},
-			Addresses: map[model.NetworkName]netip.Addr{model.Management: netip.MustParseAddr("198.18.0." + last)}}
-	}
-	const ms = time.Millisecond
-	return &model.Cluster{
-		Name: "lab", Release: model.Debian13, Services: model.CoreServices,
-		Networks: map[model.NetworkName]model.Network{model.Management: {CIDR: netip.MustParsePrefix("198.18.0.0/24")}},
-		Nodes:    []model.Node{node("ctl1", "11"), node("ctl2", "12"), node("ctl3", "13")},
-		Tuning: model.Tuning{Galera: model.GaleraTuning{
-			SuspectTimeout: 1000 * ms, InactiveTimeout: 15000 * ms, InstallTimeout: 15000 * ms, Keepalive: 300 * ms,
-			InactiveCheck: 300 * ms, PeerTimeout: 3000 * ms, JoinRetrans: 300 * ms, GCache: "128M", BufferPool: "128M",
-		}},
-	}
-}
 
 func testService() *Service {
 	return New(func(*model.Cluster) []service.Database {
@@ -44,7 +20,7 @@ func testService() *Service {
 
 func testResources(t *testing.T) []plan.Resource {
 	t.Helper()
-	rs, err := testService().Resources(testCluster(), secret.Redacted{})
+	rs, err := testService().Resources(servicetest.Cluster(), secret.Redacted{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,27 +28,7 @@ func testResources(t *testing.T) []plan.Resource {
 }
 
 // The golden files were run on MariaDB 11.8.6 with Galera 26.4.23: three members formed a cluster with them.
-func TestGoldenFiles(t *testing.T) {
-	for _, r := range testResources(t) {
-		if r.File == nil || r.Node != "ctl2" {
-			continue
-		}
-		name := string(r.ID)[strings.LastIndex(string(r.ID), ":")+1:]
-		path := filepath.Join("testdata", name+".golden")
-		if *update {
-			if err := os.WriteFile(path, r.File.Content, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if d := cmp.Diff(string(want), string(r.File.Content)); d != "" {
-			t.Errorf("%s (-want +got):\n%s", r.File.Path, d)
-		}
-	}
-}
+func TestGoldenFiles(t *testing.T) { servicetest.Golden(t, "testdata", "ctl2", testResources(t)) }
 
 // graphOf adds what galera needs from elsewhere.
 func graphOf(t *testing.T, rs []plan.Resource) map[plan.ID]int {
@@ -119,11 +75,11 @@ func TestOnlyTheFirstMayFound(t *testing.T) {
 
 func TestDonors(t *testing.T) {
 	for node, want := range map[string]string{"ctl1": "ctl3,ctl2,", "ctl2": "ctl3,", "ctl3": "ctl2,"} {
-		if got := donors(testCluster().Controllers(), node); got != want {
+		if got := donors(servicetest.Cluster().Controllers(), node); got != want {
 			t.Errorf("%s: %q, want %q", node, got, want)
 		}
 	}
-	if got := donors(testCluster().Controllers()[:1], "ctl1"); got != "" {
+	if got := donors(servicetest.Cluster().Controllers()[:1], "ctl1"); got != "" {
 		t.Errorf("alone: %q", got)
 	}
 }
@@ -147,7 +103,7 @@ func TestTuningThatBreaksClusters(t *testing.T) {
 		"gcache and buffer_pool must be set":            func(g *model.GaleraTuning) { g.GCache = "" },
 	}
 	for want, change := range cases {
-		c := testCluster()
+		c := servicetest.Cluster()
 		change(&c.Tuning.Galera)
 		_, err := testService().Resources(c, secret.Redacted{})
 		if err == nil || !strings.Contains(err.Error(), want) {

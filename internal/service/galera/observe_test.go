@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"nines/internal/service"
+	"nines/internal/service/servicetest"
 )
 
 func codes(o service.Observation) []string {
@@ -77,7 +78,7 @@ func TestJudge(t *testing.T) {
 	}
 	for name, c := range cases {
 		var got []string
-		for _, x := range testService().Judge(testCluster(), c.seen) {
+		for _, x := range testService().Judge(servicetest.Cluster(), c.seen) {
 			got = append(got, x.Code)
 		}
 		if !slices.Equal(got, c.want) {

@@ -39,7 +39,7 @@ type view struct {
 	ClusterName, Node, Address, Members, ReceiveAddress string
 	Donors, SSTUser, BufferPool, ProviderOptions        string
 	CA, Cert, Key, TLSGroup                             string
-	BootstrapMark, BootstrapEnv                         string
+	BootstrapMark, BootstrapEnv, ViewFile               string
 	ConfigPath                                          string
 	Port, MaxConnections                                int
 }
@@ -64,11 +64,13 @@ func (s *Service) Resources(c *model.Cluster, _ secret.Source) ([]plan.Resource,
 		out = append(out, files...)
 		out = append(out, sockets(n)...)
 		out = append(out, unit(nodes, i))
+		out = append(out, detectorResources(nodes, n)...)
 		if i == 0 {
 			out = append(out, accounts(n))
 		}
 	}
-	return append(out, s.databaseResources(c, nodes)...), nil
+	out = append(out, s.databaseResources(c, nodes)...)
+	return append(out, service.CertificateResources("galera", nodes)...), nil
 }
 
 func packages(c *model.Cluster, n model.Node) plan.Resource {
@@ -101,11 +103,18 @@ func files(c *model.Cluster, n model.Node) ([]plan.Resource, error) {
 		if err := templates.ExecuteTemplate(&b, f.template, v); err != nil {
 			return nil, fmt.Errorf("galera: %s of %s: %w", f.path, n.Name, err)
 		}
-		out = append(out, plan.Resource{
+		r := plan.Resource{
 			ID: fileID(n.Name, f.name), Service: "galera", Node: n.Name,
 			File:  &plan.File{Path: f.path, Mode: 0o644, Owner: "root", Group: "root", Content: b.Bytes(), Validate: f.validate},
 			After: []plan.ID{plan.Make("galera", n.Name, "packages", "mariadb")},
-		})
+		}
+		if f.name == "provider" {
+			r.File.Fixed = []byte(providerOptions(c.Tuning.Galera, n.Address(), true))
+			for _, m := range c.Controllers() {
+				r.After = append(r.After, widenID(m.Name))
+			}
+		}
+		out = append(out, r)
 	}
 	return out, nil
 }
@@ -134,7 +143,7 @@ func accountsID(node string) plan.ID   { return plan.Make("galera", node, "actio
 func unit(nodes []model.Node, i int) plan.Resource {
 	n := nodes[i]
 	args := map[string]string{}
-	var after []plan.ID
+	after := []plan.ID{service.CertificatesLoaded("galera", nodes)}
 	for _, name := range socketUnits {
 		after = append(after, plan.Make("galera", n.Name, "unit", name))
 	}
@@ -149,10 +158,9 @@ func unit(nodes []model.Node, i int) plan.Resource {
 		Unit: &plan.Unit{
 			Name: unitName, Enabled: true, Running: true,
 			RestartOn: []plan.ID{fileID(n.Name, "config"), fileID(n.Name, "provider"), fileID(n.Name, "unit-settings")},
-			Member: &plan.Member{Quorum: "galera", Size: len(nodes), Needed: model.Quorum(len(nodes)),
-				Together: fileID(n.Name, "provider")},
-			Start: &plan.Action{Name: "start", Args: args, Timeout: 15 * time.Minute},
-			Ready: &plan.Action{Name: "synced", Timeout: 10 * time.Minute},
+			Member:    &plan.Member{Quorum: "galera", Size: len(nodes), Needed: model.Quorum(len(nodes))},
+			Start:     &plan.Action{Name: "start", Args: args, Timeout: 15 * time.Minute},
+			Ready:     &plan.Action{Name: "synced", Timeout: 10 * time.Minute},
 		},
 		After:    after,
 		Needs:    []string{service.CapBase},
@@ -199,11 +207,11 @@ func viewOf(c *model.Cluster, n model.Node) view {
 		ClusterName: c.Name, Node: n.Name, Address: n.Address().String(), Members: strings.Join(members, ","),
 		ReceiveAddress: hostPort(n.Address(), model.PortGaleraSST),
 		Donors:         donors(nodes, n.Name), SSTUser: sstUser,
-		BufferPool: c.Tuning.Galera.BufferPool, ProviderOptions: providerOptions(c.Tuning.Galera, n.Address()),
+		BufferPool: c.Tuning.Galera.BufferPool, ProviderOptions: providerOptions(c.Tuning.Galera, n.Address(), false),
 		CA: model.PathCA, Cert: model.PathCert, Key: model.PathKey, TLSGroup: model.GroupTLS,
 		BootstrapMark: bootstrapMark, BootstrapEnv: bootstrapEnv,
-		ConfigPath: configPath,
-		Port:       model.PortMariaDB, MaxConnections: maxConnections,
+		ViewFile: viewFile, ConfigPath: configPath,
+		Port: model.PortMariaDB, MaxConnections: maxConnections,
 	}
 }
 
@@ -224,8 +232,13 @@ func hostPort(a netip.Addr, port int) string {
 	return netip.AddrPortFrom(a, uint16(port)).String()
 }
 
-// providerOptions renders wsrep_provider_options: "key=value; key=value".
-func providerOptions(t model.GaleraTuning, a netip.Addr) string {
+// providerOptions renders wsrep_provider_options: "key=value; key=value". fixed leaves out what a running
+// member can be told.
+func providerOptions(t model.GaleraTuning, a netip.Addr, fixed bool) string {
+	live := map[string]bool{}
+	for _, d := range dials {
+		live[d.option] = !d.fixed
+	}
 	options := [][2]string{
 		{"gmcast.listen_addr", "ssl://" + hostPort(a, model.PortGalera)},
 		{"base_host", a.String()},
@@ -248,6 +261,9 @@ func providerOptions(t model.GaleraTuning, a netip.Addr) string {
 	}
 	parts := make([]string, 0, len(options))
 	for _, o := range options {
+		if fixed && live[o[0]] {
+			continue
+		}
 		parts = append(parts, o[0]+"="+o[1])
 	}
 	return strings.Join(parts, "; ")

@@ -156,6 +156,8 @@ type peers interface {
 	AnswersSQL(ctx context.Context, a netip.Addr) bool
 	// ClusterUUID asks a running member which cluster it belongs to.
 	ClusterUUID(ctx context.Context, env service.Env, n model.Node) (string, error)
+	// Detector asks a running member how it does and what its failure detector is set to.
+	Detector(ctx context.Context, env service.Env, n model.Node) (status, detector, error)
 }
 
 type network struct{}
@@ -185,13 +187,50 @@ func knock(ctx context.Context, a netip.Addr, port int) reach {
 func (network) ClusterUUID(ctx context.Context, env service.Env, n model.Node) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	password, err := env.Secrets.Get(ProbeSecret)
+	db, err := openMember(env, n)
 	if err != nil {
 		return "", err
 	}
+	defer db.Close()
+	st, err := readStatus(ctx, db)
+	if err != nil {
+		return "", err
+	}
+	if uuid := st["wsrep_cluster_state_uuid"]; uuid != "" && st.primary() {
+		return strings.ToLower(uuid), nil
+	}
+	return "", fmt.Errorf("it is %s", st["wsrep_cluster_status"])
+}
+
+func (network) Detector(ctx context.Context, env service.Env, n model.Node) (status, detector, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	db, err := openMember(env, n)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer db.Close()
+	st, err := readStatus(ctx, db)
+	if err != nil {
+		return nil, nil, err
+	}
+	rows, err := query(ctx, db, detectorQuery)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := parseDetector(rows)
+	return st, d, err
+}
+
+// openMember prepares a connection to another member as the probe's user; the caller closes it.
+func openMember(env service.Env, n model.Node) (*sql.DB, error) {
+	password, err := env.Secrets.Get(ProbeSecret)
+	if err != nil {
+		return nil, err
+	}
 	ca, err := env.Host.ReadFile(model.PathCA)
 	if err != nil {
-		return "", fmt.Errorf("read the cluster's CA: %w", err)
+		return nil, fmt.Errorf("read the cluster's CA: %w", err)
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(ca.Content)
@@ -203,16 +242,7 @@ func (network) ClusterUUID(ctx context.Context, env service.Env, n model.Node) (
 	cfg.Logger = quiet{}
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	db := sql.OpenDB(connector)
-	defer db.Close()
-	st, err := readStatus(ctx, db)
-	if err != nil {
-		return "", err
-	}
-	if uuid := st["wsrep_cluster_state_uuid"]; uuid != "" && st.primary() {
-		return strings.ToLower(uuid), nil
-	}
-	return "", fmt.Errorf("it is %s", st["wsrep_cluster_status"])
+	return sql.OpenDB(connector), nil
 }

@@ -32,8 +32,8 @@ func (s *Service) start(ctx context.Context, env service.Env, args map[string]st
 		if err := s.stop(ctx, env); err != nil {
 			return err
 		}
-	} else if st, err := s.server.Status(ctx); err == nil && st.serves() {
-		return s.remember(ctx, env, args) // an earlier attempt got this far
+	} else if ended, err := s.goesOn(ctx, env, args); ended || err != nil {
+		return err
 	}
 	found, err := s.decide(ctx, env, args)
 	if err != nil {
@@ -58,6 +58,23 @@ func (s *Service) start(ctx context.Context, env service.Env, args map[string]st
 		return fmt.Errorf("start the member: %w", startErr)
 	}
 	return s.remember(ctx, env, args)
+}
+
+// goesOn reports whether there is nothing to start: an earlier attempt got this far, or the server is alive and
+// must be waited for. One that says itself that it has no Primary is for decide.
+func (s *Service) goesOn(ctx context.Context, env service.Env, args map[string]string) (bool, error) {
+	st, err := s.server.Status(ctx)
+	if err == nil {
+		if st.primary() {
+			return true, s.remember(ctx, env, args)
+		}
+		return false, nil
+	}
+	unit, err := env.Host.Unit(ctx, unitName)
+	if err != nil {
+		return false, fmt.Errorf("ask for the state of %s: %w", unitName, err)
+	}
+	return unit.Active == "active", nil
 }
 
 // loneFile says that the member was alone in its Primary when nines stopped it: its
@@ -151,19 +168,28 @@ func (s *Service) foundingBroke(ctx context.Context, env service.Env, args map[s
 	return true, moveAside(ctx, env)
 }
 
-// startWatched starts the unit and ends a state transfer meanwhile that has lost its donor.
+// startWatched starts the unit and ends a state transfer meanwhile that has lost its donor. After that it tries once more.
 func (s *Service) startWatched(ctx context.Context, env service.Env) error {
+	freed, err := s.startOnce(ctx, env)
+	if freed && err != nil {
+		_, err = s.startOnce(ctx, env)
+	}
+	return err
+}
+
+func (s *Service) startOnce(ctx context.Context, env service.Env) (freed bool, err error) {
 	watch, done := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := s.freeJoiner(watch, env); err != nil && watch.Err() == nil {
-			env.Log.Warn("watch the state transfer", "err", err)
+		var problem error
+		if freed, problem = s.freeJoiner(watch, env); problem != nil && watch.Err() == nil {
+			env.Log.Warn("watch the state transfer", "err", problem)
 		}
 	})
-	err := env.Host.StartUnit(ctx, unitName)
+	err = env.Host.StartUnit(ctx, unitName)
 	done()
 	wg.Wait()
-	return err
+	return freed, err
 }
 
 // donorPatience is how long a joiner may go without a connection from its donor: the
@@ -172,31 +198,31 @@ const donorPatience = 45 * time.Second
 
 // freeJoiner ends a state transfer whose donor died before it connected: the script listens
 // for ever, and the member with it. It has nothing of its own, and starts anew. It watches until ctx
-// ends, or the member has data or has been ended.
-func (s *Service) freeJoiner(ctx context.Context, env service.Env) error {
+// ends, or the member has data or has been ended (freed).
+func (s *Service) freeJoiner(ctx context.Context, env service.Env) (freed bool, err error) {
 	heard := time.Now()
 	for {
 		state, present, err := readGrastate(env.Host)
 		if err != nil || (present && !state.none()) {
-			return err
+			return false, err
 		}
 		unit, err := env.Host.Unit(ctx, unitName)
 		if ctx.Err() != nil {
-			return nil // the start has ended while this one asked
+			return false, nil // the start has ended while this one asked
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
 		if unit.Active != "activating" || receiving(ctx, env.Host) {
 			heard = time.Now()
 		}
 		if ctx.Err() == nil && time.Since(heard) > donorPatience {
 			env.Log.Warn("no donor has connected to the joining member: it starts anew", "waited", donorPatience)
-			return env.Host.SignalUnit(ctx, unitName, int(syscall.SIGKILL))
+			return true, env.Host.SignalUnit(ctx, unitName, int(syscall.SIGKILL))
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return false, nil
 		case <-time.After(time.Second):
 		}
 	}
@@ -209,10 +235,11 @@ func receiving(ctx context.Context, h host.Host) bool {
 }
 
 // stopWaiting stops a server that waits for a Primary that will never be. It does not heed
-// SIGTERM while it waits (300 s went by), and has nothing unsaved: InnoDB serves nobody yet.
+// SIGTERM while it waits (300 s went by; one that had been Primary hung too), and has nothing
+// unsaved: InnoDB serves nobody yet.
 func stopWaiting(ctx context.Context, env service.Env) error {
 	unit, err := env.Host.Unit(ctx, unitName)
-	if err == nil && unit.Active == "activating" {
+	if err == nil && unit.Active != "inactive" && unit.Active != "failed" {
 		err = env.Host.SignalUnit(ctx, unitName, int(syscall.SIGKILL))
 	}
 	if err == nil {
@@ -379,7 +406,15 @@ func (s *Service) synced(ctx context.Context, env service.Env, _ map[string]stri
 	if st.size() >= want {
 		return true, "", nil
 	}
-	if up := 1 + len(s.look(ctx, env)[running]); st.size() < up {
+	// One that does not serve clients yet receives its first state, or still belongs to an attempt to found the
+	// cluster that was given up: its own start is the next step, and would wait for this one.
+	up := 1
+	for _, n := range s.look(ctx, env)[running] {
+		if s.members.AnswersSQL(ctx, n.Address()) {
+			up++
+		}
+	}
+	if st.size() < up {
 		return false, fmt.Sprintf("%d of %d running members are in the cluster", st.size(), up), nil
 	}
 	return true, "", nil

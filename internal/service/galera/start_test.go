@@ -17,6 +17,7 @@ import (
 	"nines/internal/model"
 	"nines/internal/secret"
 	"nines/internal/service"
+	"nines/internal/service/servicetest"
 )
 
 const (
@@ -52,6 +53,13 @@ type fakePeers struct {
 	reach map[string]reach  // by address; others are stopped
 	uuid  map[string]string // by name
 	sql   map[string]bool   // by address
+	// members are how the others do, by name.
+	members map[string]member
+}
+
+type member struct {
+	status   status
+	detector detector
 }
 
 func (f fakePeers) Look(_ context.Context, a netip.Addr) reach {
@@ -70,8 +78,15 @@ func (f fakePeers) ClusterUUID(_ context.Context, _ service.Env, n model.Node) (
 	return "", errors.New("it is non-Primary")
 }
 
+func (f fakePeers) Detector(_ context.Context, _ service.Env, n model.Node) (status, detector, error) {
+	if m, ok := f.members[n.Name]; ok {
+		return m.status, m.detector, nil
+	}
+	return nil, nil, errors.New("connection refused")
+}
+
 func synced3() status {
-	return status{"wsrep_cluster_status": "Primary", "wsrep_ready": "ON", "wsrep_local_state": "4",
+	return status{"wsrep_provider_name": "Galera", "wsrep_cluster_status": "Primary", "wsrep_ready": "ON", "wsrep_local_state": "4",
 		"wsrep_local_state_comment": "Synced", "wsrep_cluster_size": "3", "wsrep_cluster_state_uuid": someUUID}
 }
 
@@ -107,14 +122,21 @@ func newRig(t *testing.T, node string, peers fakePeers) *rig {
 	r.Service.server, r.Service.members = r.server, peers
 	r.host.PutUnit(unitName, host.UnitState{Loaded: true, Active: "inactive"})
 	r.recovered(zeroUUID + ":-1")
-	n, _ := testCluster().Node(node)
-	r.env = service.Env{Host: starting{r.host, r}, Cluster: testCluster(), Node: n,
+	n, _ := servicetest.Cluster().Node(node)
+	r.env = service.Env{Host: starting{r.host, r}, Cluster: servicetest.Cluster(), Node: n,
 		Secrets: secret.Map{ProbeSecret: "probe", "keystone/database": "secret"}, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
 	return r
 }
 
 func (r *rig) recovered(position string) {
 	r.host.Answer("/usr/sbin/mariadbd --user=mysql", "2026-11-21  3:13:52 0 [Note] WSREP: Recovered position: "+position+"\n", 0)
+}
+
+// alive makes the server one that runs.
+func (r *rig) alive(cluster, local string) {
+	r.host.PutUnit(unitName, host.UnitState{Loaded: true, Active: "active"})
+	r.server.err, r.server.status = nil, status{"wsrep_provider_name": "Galera", "wsrep_cluster_status": cluster, "wsrep_local_state": local,
+		"wsrep_ready": "ON", "wsrep_cluster_size": "1", "wsrep_cluster_state_uuid": someUUID}
 }
 
 func (r *rig) grastate(uuid, seqno, safe string) {
@@ -174,6 +196,30 @@ func TestStart(t *testing.T) {
 		"founding broke, but the data is another cluster's": {node: "ctl1", args: first, given: func(r *rig) {
 			put(BootstrappedFile, otherUUID)(r)
 			r.grastate(someUUID, "-1", "0")
+		}},
+		"the founder lost the first that joined: again": {node: "ctl1", args: first, found: true, given: func(r *rig) {
+			put(BootstrappedFile, someUUID)(r)
+			r.grastate(someUUID, "-1", "0")
+			r.alive("non-Primary", "0")
+		}},
+		"the founder sends its state: wait": {node: "ctl1", args: first,
+			peers: fakePeers{reach: map[string]reach{"198.18.0.12": running}},
+			given: func(r *rig) {
+				put(BootstrappedFile, someUUID)(r)
+				r.grastate(someUUID, "-1", "0")
+				r.alive("Primary", "2")
+			}},
+		"the founder is busy and does not answer: wait": {node: "ctl1", args: first, given: func(r *rig) {
+			put(BootstrappedFile, someUUID)(r)
+			r.grastate(someUUID, "-1", "0")
+			r.alive("Primary", "4")
+			r.server.err = errors.New("time-out")
+		}},
+		"a formed member without a Primary is left alone": {node: "ctl1", args: first, given: func(r *rig) {
+			put(BootstrappedFile, someUUID)(r)
+			put(FormedFile, "")(r)
+			r.grastate(someUUID, "-1", "0")
+			r.alive("non-Primary", "0")
 		}},
 		"a formed cluster is never founded again": {node: "ctl1", args: first, given: func(r *rig) {
 			put(BootstrappedFile, someUUID)(r)
@@ -282,15 +328,18 @@ func TestSynced(t *testing.T) {
 		status  status
 		running map[string]reach
 		done    bool
+		sql     map[string]bool // who serves clients, by address
 	}{
-		"whole":                         {synced3(), nil, true},
-		"joining":                       {with("wsrep_local_state", "3"), nil, false},
-		"non-Primary":                   {with("wsrep_cluster_status", "non-Primary"), nil, false},
-		"the missing machine is off":    {with("wsrep_cluster_size", "2"), map[string]reach{"198.18.0.11": running, "198.18.0.13": unclear}, true},
-		"a running member is not in it": {with("wsrep_cluster_size", "2"), map[string]reach{"198.18.0.11": running, "198.18.0.13": running}, false},
+		"whole":                      {synced3(), nil, true, nil},
+		"joining":                    {with("wsrep_local_state", "3"), nil, false, nil},
+		"non-Primary":                {with("wsrep_cluster_status", "non-Primary"), nil, false, nil},
+		"the missing machine is off": {with("wsrep_cluster_size", "2"), map[string]reach{"198.18.0.11": running, "198.18.0.13": unclear}, true, nil},
+		"a running member is not in it": {with("wsrep_cluster_size", "2"), map[string]reach{"198.18.0.11": running, "198.18.0.13": running}, false,
+			map[string]bool{"198.18.0.11": true, "198.18.0.13": true}},
+		"the running member has no data yet": {with("wsrep_cluster_size", "1"), map[string]reach{"198.18.0.13": running}, true, nil},
 	}
 	for name, c := range cases {
-		r := newRig(t, "ctl2", fakePeers{reach: c.running})
+		r := newRig(t, "ctl2", fakePeers{reach: c.running, sql: c.sql})
 		r.server.err, r.server.status = nil, c.status
 		done, reason, err := r.synced(t.Context(), r.env, nil)
 		if err != nil || done != c.done {
@@ -312,8 +361,9 @@ func TestJoinerWithoutDonorStartsAnew(t *testing.T) {
 			h.Answer("ss -Htn", connected, 0)
 			env := service.Env{Host: h, Log: slog.New(slog.DiscardHandler)}
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-			if err := (&Service{}).freeJoiner(ctx, env); err != nil {
-				t.Fatal(err)
+			freed, err := (&Service{}).freeJoiner(ctx, env)
+			if err != nil || freed != kills {
+				t.Fatalf("freed %v, error %v", freed, err)
 			}
 			cancel()
 			killed := slices.ContainsFunc(h.Calls(), func(c string) bool { return strings.Contains(strings.ToLower(c), "signal") })

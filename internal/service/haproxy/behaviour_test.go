@@ -14,6 +14,7 @@ import (
 	"nines/internal/model"
 	"nines/internal/plan"
 	"nines/internal/service"
+	"nines/internal/service/servicetest"
 )
 
 // As HAProxy 3.0 prints it, shortened to the columns around those that count.
@@ -62,7 +63,7 @@ func socket(t *testing.T, answers map[string]string) string {
 func TestObserve(t *testing.T) {
 	s := New(testListeners)
 	s.socket = socket(t, map[string]string{"show stat -1 4 -1": stat, "show table mariadb": table})
-	o := s.Observe(t.Context(), service.Env{Cluster: testCluster()})
+	o := s.Observe(t.Context(), service.Env{Cluster: servicetest.Cluster()})
 	if !o.Serving || o.Reason != "3 of 5 servers up" {
 		t.Errorf("serving %v: %s", o.Serving, o.Reason)
 	}
@@ -77,7 +78,7 @@ func TestObserve(t *testing.T) {
 func TestWriterWithoutTableEntryIsTheFirstThatIsUp(t *testing.T) {
 	s := New(testListeners)
 	s.socket = socket(t, map[string]string{"show stat -1 4 -1": stat, "show table mariadb": "# table: mariadb, type: ip, size:1, used:0\n\n"})
-	o := s.Observe(t.Context(), service.Env{Cluster: testCluster()})
+	o := s.Observe(t.Context(), service.Env{Cluster: servicetest.Cluster()})
 	if got := o.Facts[FactWriter+"mariadb"]; got != "ctl2" {
 		t.Errorf("writer %q, want ctl2", got)
 	}
@@ -86,13 +87,13 @@ func TestWriterWithoutTableEntryIsTheFirstThatIsUp(t *testing.T) {
 func TestFrozenOrDeadProxyDoesNotServe(t *testing.T) {
 	s := New(testListeners)
 	s.socket = filepath.Join(t.TempDir(), "none")
-	if o := s.Observe(t.Context(), service.Env{Cluster: testCluster()}); o.Serving {
+	if o := s.Observe(t.Context(), service.Env{Cluster: servicetest.Cluster()}); o.Serving {
 		t.Error("serving without a socket")
 	}
 	s.socket = socket(t, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if o := s.Observe(ctx, service.Env{Cluster: testCluster()}); o.Serving {
+	if o := s.Observe(ctx, service.Env{Cluster: servicetest.Cluster()}); o.Serving {
 		t.Error("serving although nothing is answered")
 	}
 }
@@ -130,7 +131,7 @@ func TestJudge(t *testing.T) {
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
 			var got []string
-			for _, c := range New(testListeners).Judge(testCluster(), tc.seen) {
+			for _, c := range New(testListeners).Judge(servicetest.Cluster(), tc.seen) {
 				got = append(got, c.Code+"/"+c.Node)
 			}
 			if !slices.Equal(got, tc.want) {
@@ -146,11 +147,11 @@ func TestListenersThatClashAreRefused(t *testing.T) {
 		"port": {{Name: "a", Port: 1}, {Name: "b", Port: 1}},
 	} {
 		s := New(nil)
-		if _, err := s.published(testCluster()); err != nil {
+		if _, err := s.published(servicetest.Cluster()); err != nil {
 			t.Fatal(err)
 		}
 		s = New(testListenersOf(ls))
-		if _, err := s.published(testCluster()); err == nil {
+		if _, err := s.published(servicetest.Cluster()); err == nil {
 			t.Errorf("two listeners of one %s are accepted", name)
 		}
 	}

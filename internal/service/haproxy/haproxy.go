@@ -74,8 +74,8 @@ func (*Service) Secrets(*model.Cluster) []secret.Spec {
 // Faults implements service.Faulty.
 func (*Service) Faults() []service.Fault {
 	return []service.Fault{
-		{Name: "kill", Unit: Unit, Signal: 9},
-		{Name: "freeze", Unit: Unit, Signal: 19, Heal: 18},
+		{Name: "kill", Unit: Unit, Signal: 9, AtVIP: true},
+		{Name: "freeze", Unit: Unit, Signal: 19, Heal: 18, AtVIP: true},
 	}
 }
 
@@ -97,7 +97,7 @@ func (s *Service) Resources(c *model.Cluster, secrets secret.Source) ([]plan.Res
 		}
 		out = append(out, rs...)
 	}
-	return out, nil
+	return append(out, service.CertificateResources(Name, c.Controllers())...), nil
 }
 
 // published returns the listeners in the order of their names, so that the order of the
@@ -138,6 +138,7 @@ func node(c *model.Cluster, n model.Node, ls []service.Listener, password string
 		File: &plan.File{Path: "/etc/systemd/system/" + Unit + ".d/nines.conf", Mode: 0o644, Owner: "root", Group: "root", Content: dropin}}
 	size := len(c.Controllers())
 	unit := plan.Resource{ID: id("unit", Unit), Service: Name, Node: n.Name,
+		After:    []plan.ID{service.CertificatesLoaded(Name, c.Controllers())},
 		Needs:    []string{service.CapBase}, // ip_nonlocal_bind
 		Provides: []string{service.CapProxy},
 		Unit: &plan.Unit{Name: Unit, Enabled: true, Running: true,
@@ -166,6 +167,7 @@ type listenerView struct {
 	service.Listener
 	VIP, Idle string
 	Shared    bool // the table of the writer is shared among peers
+	Fall      int  // failed checks until a server is down
 	Servers   []serverView
 }
 
@@ -190,7 +192,7 @@ func newView(c *model.Cluster, n model.Node, ls []service.Listener, password str
 		servers = append(servers, serverView{Name: m.Name, Address: a, CA: model.PathCA, HealthPort: model.PortHealth})
 	}
 	for _, l := range ls {
-		lv := listenerView{Listener: l, VIP: c.VIP.Address.Addr().String(), Servers: servers, Shared: len(v.Peers) > 1}
+		lv := listenerView{Listener: l, VIP: c.VIP.Address.Addr().String(), Servers: servers, Shared: len(v.Peers) > 1, Fall: t.Fall + 1}
 		switch {
 		case l.IdleTimeout > 0:
 			lv.Idle = millis(l.IdleTimeout)

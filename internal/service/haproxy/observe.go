@@ -141,10 +141,13 @@ func instanceDown(node string, o service.Observation, answered bool) health.Cond
 
 // Actions implements service.Actor.
 func (s *Service) Actions() map[string]service.Action {
-	return map[string]service.Action{actionReady: {
-		Check: s.ready,
-		Run:   func(context.Context, service.Env, map[string]string) error { return nil },
-	}}
+	return map[string]service.Action{
+		actionReady: {
+			Check: s.ready,
+			Run:   func(context.Context, service.Env, map[string]string) error { return nil },
+		},
+		service.ActionCertificate: service.Certificate(shown, s.loadCertificate),
+	}
 }
 
 // ready: the current worker answers and has seen the outcome of a check of each server, or

@@ -14,6 +14,7 @@ import (
 	"nines/internal/model"
 	"nines/internal/plan"
 	"nines/internal/service"
+	"nines/internal/service/servicetest"
 )
 
 func TestGuard(t *testing.T) {
@@ -81,7 +82,7 @@ func TestObserve(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			s := New(nil)
 			s.addresses = tc.addrs
-			o := s.Observe(t.Context(), service.Env{Host: tc.host, Cluster: testCluster()})
+			o := s.Observe(t.Context(), service.Env{Host: tc.host, Cluster: servicetest.Cluster()})
 			if o.Serving != tc.serving || o.Facts[FactHolder] != tc.holder {
 				t.Errorf("serving %v, holder %s (%s)", o.Serving, o.Facts[FactHolder], o.Reason)
 			}
@@ -106,7 +107,7 @@ func TestJudge(t *testing.T) {
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
 			var got []string
-			for _, c := range New(nil).Judge(testCluster(), tc.seen) {
+			for _, c := range New(nil).Judge(servicetest.Cluster(), tc.seen) {
 				got = append(got, c.Code)
 			}
 			if !slices.Equal(got, tc.want) {
@@ -136,7 +137,7 @@ func TestAnswersThroughTheListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	c := testCluster()
+	c := servicetest.Cluster()
 	c.VIP.Address = netip.MustParsePrefix("127.0.0.1/8")
 	s := New(func(*model.Cluster) []service.Listener {
 		return []service.Listener{{Name: "x", Port: l.Addr().(*net.TCPAddr).Port}}
@@ -151,7 +152,7 @@ func TestAnswersThroughTheListener(t *testing.T) {
 }
 
 func TestResourcesFormAPlan(t *testing.T) {
-	rs := testResources(t, testCluster())
+	rs := testResources(t, servicetest.Cluster())
 	for _, name := range []string{service.CapPackages, service.CapBase, service.CapProxy} {
 		rs = append(rs, plan.Resource{ID: plan.ID(name), Action: &plan.Action{Name: name}, Provides: []string{name}})
 	}
@@ -167,12 +168,12 @@ func TestResourcesFormAPlan(t *testing.T) {
 }
 
 func TestOtherEngineOrMissingAddress(t *testing.T) {
-	c := testCluster()
+	c := servicetest.Cluster()
 	c.VIP.Engine = model.EnginePacemaker
 	if rs := testResources(t, c); len(rs) != 0 {
 		t.Errorf("%d resources for another engine", len(rs))
 	}
-	c = testCluster()
+	c = servicetest.Cluster()
 	c.VIP.Network = model.External
 	if _, err := New(nil).Resources(c, nil); err == nil {
 		t.Error("nodes without an address on the VIP's network are accepted")

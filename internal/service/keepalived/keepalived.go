@@ -69,8 +69,8 @@ func (*Service) Name() string { return Name }
 // Faults implements service.Faulty.
 func (*Service) Faults() []service.Fault {
 	return []service.Fault{
-		{Name: "kill", Unit: Unit, Signal: 9},
-		{Name: "freeze", Unit: Unit, Signal: 19, Heal: 18},
+		{Name: "kill", Unit: Unit, Signal: 9, AtVIP: true},
+		{Name: "freeze", Unit: Unit, Signal: 19, Heal: 18, AtVIP: true},
 	}
 }
 

@@ -7,19 +7,18 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"nines/internal/host"
+	"nines/internal/openstack"
 	"nines/internal/service"
 )
 
 // The actions of the service.
 const (
 	actionKeys      = "fernet-ring"
-	actionSchema    = "database-schema"
 	actionBootstrap = "bootstrap"
 	actionToken     = "issue-token"
 	actionServes    = "serves"
@@ -29,10 +28,12 @@ const (
 func (s *Service) Actions() map[string]service.Action {
 	return map[string]service.Action{
 		actionKeys:      {Check: checkKeys, Run: runKeys},
-		actionSchema:    {Check: s.checkSchema, Run: runSchema},
 		actionBootstrap: {Check: s.checkBootstrap, Run: s.runBootstrap},
 		actionToken:     {Check: s.checkToken, Run: s.runToken},
 		actionServes:    {Check: s.checkServes},
+
+		openstack.ActionSchema:    openstack.SchemaAction([]openstack.Schema{schema}, SecretDatabase),
+		service.ActionCertificate: service.Certificate(shown, loadCertificate),
 	}
 }
 
@@ -125,33 +126,12 @@ func readKeys(ctx context.Context, h host.Host, dir string) (map[int]string, err
 	return keys, nil
 }
 
-// headDir holds one file for each branch of migrations, with the revision the installed package expects.
-const headDir = "/usr/lib/python3/dist-packages/keystone/common/sql/migrations/versions"
-
-// checkSchema compares the revisions in the database with those of the installed
-// package, without starting Python (keystone-manage db_version takes seconds).
-func (s *Service) checkSchema(ctx context.Context, env service.Env, _ map[string]string) (bool, string, error) {
-	var want []string
-	for _, name := range []string{"EXPAND_HEAD", "CONTRACT_HEAD"} {
-		f, err := env.Host.ReadFile(path.Join(headDir, name))
-		if errors.Is(err, fs.ErrNotExist) {
-			return false, "keystone is not installed", nil
-		}
-		if err != nil {
-			return false, "", fmt.Errorf("read the schema revision of the package: %w", err)
-		}
-		want = append(want, strings.TrimSpace(string(f.Content)))
-	}
-	have, err := withSQL(ctx, s.openSQL, catalogue.Revisions)
-	if err != nil {
-		return false, "schema unknown: " + oneLine(err), nil
-	}
-	for _, revision := range want {
-		if !slices.Contains(have, revision) {
-			return false, fmt.Sprintf("schema is at %v, the package expects %v", have, want), nil
-		}
-	}
-	return true, "", nil
+// schema is Keystone's database.
+var schema = openstack.Schema{
+	Database: Name,
+	Scripts:  "/usr/lib/python3/dist-packages/keystone/common/sql/migrations/versions",
+	Command:  []string{"keystone-manage", "db_sync"},
+	Section:  "database",
 }
 
 // manage is how keystone-manage is run: as root, because only the unit's process is in the
@@ -162,10 +142,6 @@ func manage(ctx context.Context, h host.Host, env []string, args ...string) erro
 		return fmt.Errorf("keystone-manage %s: %w", args[0], err)
 	}
 	return nil
-}
-
-func runSchema(ctx context.Context, env service.Env, _ map[string]string) error {
-	return manage(ctx, env.Host, nil, "db_sync")
 }
 
 // checkBootstrap looks for the three endpoints, which keystone-manage bootstrap makes last. args: region, url.
@@ -225,7 +201,7 @@ func (s *Service) checkToken(ctx context.Context, env service.Env, args map[stri
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if proven {
-		err = s.get(ctx, env, args["url"])
+		err = s.client.Get(ctx, env.Host, args["url"])
 	} else {
 		err = s.issueToken(ctx, env, args["url"], password)
 	}

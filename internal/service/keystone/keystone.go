@@ -10,21 +10,15 @@
 package keystone
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
 	"fmt"
-	"net"
-	"net/http"
-	"net/netip"
-	"net/url"
-	"strconv"
 	"sync"
-	"text/template"
 	"time"
 
 	"nines/internal/model"
+	"nines/internal/openstack"
 	"nines/internal/plan"
 	"nines/internal/secret"
 	"nines/internal/service"
@@ -34,7 +28,7 @@ import (
 const Name = "keystone"
 
 // Region is the one region of the catalogue.
-const Region = "RegionOne"
+const Region = openstack.Region
 
 // Unit is the systemd unit that runs Keystone.
 const Unit = "keystone.service"
@@ -42,7 +36,7 @@ const Unit = "keystone.service"
 // The secrets of the service.
 const (
 	SecretDatabase   = "keystone/database"
-	SecretAdmin      = "keystone/admin"
+	SecretAdmin      = openstack.SecretAdmin
 	SecretFernet     = "keystone/fernet"
 	SecretCredential = "keystone/credential"
 )
@@ -50,7 +44,6 @@ const (
 const (
 	confPath      = "/etc/keystone/keystone.conf"
 	uwsgiPath     = "/etc/keystone/nines-uwsgi.ini"
-	unitPath      = "/etc/systemd/system/keystone.service"
 	fernetDir     = "/etc/keystone/fernet-keys"
 	credentialDir = "/etc/keystone/credential-keys"
 
@@ -61,17 +54,15 @@ const (
 //go:embed templates
 var templateFiles embed.FS
 
-var templates = template.Must(template.ParseFS(templateFiles, "templates/*.tmpl"))
+var templates = openstack.Templates(templateFiles)
 
 // Service is Keystone. Use New.
 type Service struct {
-	dial    dialFunc
+	client  *openstack.Client
 	openSQL func() (catalogue, error)
 	now     func() time.Time
 
 	mu     sync.Mutex
-	client *http.Client
-	ca     string    // the authority client trusts
 	proven string    // identity of the token proof, see tokenProof
 	listed time.Time // when hash was computed
 	hash   string
@@ -79,8 +70,7 @@ type Service struct {
 
 // New returns the service. It does no I/O.
 func New() *Service {
-	d := &net.Dialer{Timeout: time.Second}
-	return &Service{dial: d.DialContext, openSQL: openLocal, now: time.Now}
+	return &Service{client: &openstack.Client{}, openSQL: openLocal, now: time.Now}
 }
 
 var _ interface {
@@ -113,6 +103,8 @@ func (*Service) Listeners(*model.Cluster) []service.Listener {
 	return []service.Listener{{
 		Name: Name, Port: model.PortKeystone, BackendPort: model.PortKeystone,
 		Health: Name, HTTP: true, BackendTLS: true,
+		// A login leaves nothing behind: its token is computed, not stored.
+		Repeatable: []string{"/v3/auth/tokens"},
 	}}
 }
 
@@ -122,13 +114,7 @@ func (*Service) Databases(*model.Cluster) []service.Database {
 }
 
 // Faults implements service.Faulty.
-func (*Service) Faults() []service.Fault {
-	const sigkill, sigstop, sigcont = 9, 19, 18
-	return []service.Fault{
-		{Name: "kill", Unit: Unit, Signal: sigkill},
-		{Name: "freeze", Unit: Unit, Signal: sigstop, Heal: sigcont},
-	}
-}
+func (*Service) Faults() []service.Fault { return openstack.Faults(Unit) }
 
 // Resources implements service.Service.
 func (*Service) Resources(c *model.Cluster, s secret.Source) ([]plan.Resource, error) {
@@ -143,6 +129,7 @@ func (*Service) Resources(c *model.Cluster, s secret.Source) ([]plan.Resource, e
 	}
 	if len(controllers) > 0 {
 		rs = append(rs, clusterResources(c, controllers)...)
+		rs = append(rs, service.CertificateResources(Name, controllers)...)
 	}
 	return rs, nil
 }
@@ -172,7 +159,7 @@ func nodeResources(c *model.Cluster, n model.Node, s secret.Source) ([]plan.Reso
 		unit.RestartOn = append(unit.RestartOn, fid)
 	}
 	// Keystone reads its keys at each use: a change needs no restart.
-	var after []plan.ID
+	after := []plan.ID{service.CertificatesLoaded(Name, c.Controllers())}
 	for _, repo := range []struct{ name, dir, secret string }{
 		{"fernet-keys", fernetDir, SecretFernet},
 		{"credential-keys", credentialDir, SecretCredential},
@@ -207,18 +194,17 @@ func ringMark(text string) string {
 // clusterResources are the steps done once for the whole cluster, on the first controller.
 func clusterResources(c *model.Cluster, controllers []model.Node) []plan.Resource {
 	first := controllers[0].Name
-	files := []plan.ID{id(first, "file", confPath), id(first, "action", "fernet-keys"), id(first, "action", "credential-keys")}
-	schema, admin := id(first, "action", actionSchema), id(first, "action", actionBootstrap)
 	// Files and keys, but not the unit: it may start, which takes seconds, while the schema is made.
+	migrated := schema.Resource(Name, controllers[0], id(first, "file", confPath), id(first, "action", "fernet-keys"), id(first, "action", "credential-keys"))
+	admin := id(first, "action", actionBootstrap)
 	path := []string{service.CapSQL, service.CapProxy, service.CapVIP}
 	answer := []plan.ID{admin}
 	for _, n := range controllers {
 		answer = append(answer, id(n.Name, "unit", Unit))
 	}
 	return []plan.Resource{
-		{ID: schema, Service: Name, Node: first, After: files, Needs: path,
-			Action: &plan.Action{Name: actionSchema, Timeout: 5 * time.Minute}},
-		{ID: admin, Service: Name, Node: first, After: []plan.ID{schema}, Needs: path,
+		migrated,
+		{ID: admin, Service: Name, Node: first, After: []plan.ID{migrated.ID}, Needs: path,
 			Action: &plan.Action{Name: actionBootstrap, Args: map[string]string{"region": Region, "url": PublicURL(c) + "/v3"}}},
 		{ID: id(first, "action", actionToken), Service: Name, Node: first, After: answer, Needs: path,
 			Provides: []string{service.CapIdentity},
@@ -227,13 +213,7 @@ func clusterResources(c *model.Cluster, controllers []model.Node) []plan.Resourc
 }
 
 // PublicURL is where clients find Keystone, without a path.
-func PublicURL(c *model.Cluster) string {
-	return "https://" + hostPort(c.VIP.Address.Addr(), model.PortKeystone)
-}
-
-func hostPort(a netip.Addr, port int) string {
-	return net.JoinHostPort(a.String(), strconv.Itoa(port))
-}
+func PublicURL(c *model.Cluster) string { return openstack.URL(c, model.PortKeystone) }
 
 func nodeFiles(c *model.Cluster, n model.Node, s secret.Source) ([]plan.File, error) {
 	conf, err := renderConf(c, s)
@@ -241,22 +221,15 @@ func nodeFiles(c *model.Cluster, n model.Node, s secret.Source) ([]plan.File, er
 		return nil, err
 	}
 	threads, processes := workers(c)
-	ini, err := render("uwsgi.ini.tmpl", map[string]any{
-		"Bind": hostPort(n.Address(), model.PortKeystone), "Cert": model.PathCert, "Key": model.PathKey,
-		"Processes": processes, "Threads": threads,
-	})
+	common, err := openstack.WSGI{
+		Name: Name, Unit: Unit, Description: "OpenStack Keystone API", Manual: "keystone-manage(1)",
+		User: Name, Home: "/var/lib/keystone", Script: "/usr/bin/keystone-wsgi-public", Ini: uwsgiPath,
+		Port: model.PortKeystone, Processes: processes, Threads: threads,
+	}.Files(n, "")
 	if err != nil {
 		return nil, err
 	}
-	unit, err := render("keystone.service.tmpl", map[string]any{"Ini": uwsgiPath})
-	if err != nil {
-		return nil, err
-	}
-	return []plan.File{
-		{Path: confPath, Mode: 0o640, Owner: "root", Group: "keystone", Content: conf},
-		{Path: uwsgiPath, Mode: 0o644, Owner: "root", Group: "root", Content: ini},
-		{Path: unitPath, Mode: 0o644, Owner: "root", Group: "root", Content: unit},
-	}, nil
+	return append([]plan.File{{Path: confPath, Mode: 0o640, Owner: "root", Group: "keystone", Content: conf}}, common...), nil
 }
 
 // workers returns threads and processes: never fewer than two processes, or a
@@ -272,31 +245,14 @@ func renderConf(c *model.Cluster, s secret.Source) ([]byte, error) {
 	}
 	threads, _ := workers(c)
 	t := c.Tuning.Keystone
-	return render("keystone.conf.tmpl", map[string]any{
+	return openstack.Render(templates, "keystone.conf.tmpl", map[string]any{
 		"PublicURL":     PublicURL(c),
-		"Database":      databaseURL(c, password),
-		"Pool":          max(threads, 5),
-		"Memcached":     model.JoinAddresses(c.Controllers(), strconv.Itoa(model.PortMemcached), ","),
+		"Database":      openstack.NewDatabase(c, Name, password, threads),
+		"Cache":         openstack.NewCache(c, threads),
 		"TokenLifetime": int(t.TokenLifetime.Seconds()),
 		"ExpiredWindow": int(expiredWindow.Seconds()),
 		"MaxKeys":       maxKeys(t.TokenLifetime, t.FernetRotation),
 		"FernetDir":     fernetDir,
 		"CredentialDir": credentialDir,
 	})
-}
-
-// databaseURL is the SQLAlchemy URL. oslo.config reads $ as a reference, so it is doubled.
-func databaseURL(c *model.Cluster, password string) string {
-	q := "charset=utf8mb4&connect_timeout=3&read_timeout=10&write_timeout=10&ssl_ca=" + model.PathCA + "&ssl_check_hostname=true"
-	u := url.URL{Scheme: "mysql+pymysql", User: url.UserPassword(Name, password),
-		Host: hostPort(c.VIP.Address.Addr(), model.PortMariaDB), Path: "/" + Name, RawQuery: q}
-	return string(bytes.ReplaceAll([]byte(u.String()), []byte("$"), []byte("$$")))
-}
-
-func render(name string, values map[string]any) ([]byte, error) {
-	var b bytes.Buffer
-	if err := templates.ExecuteTemplate(&b, name, values); err != nil {
-		return nil, fmt.Errorf("render %s: %w", name, err)
-	}
-	return b.Bytes(), nil
 }

@@ -1,38 +1,15 @@
 package keystone
 
 import (
-	"flag"
-	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
-	"nines/internal/model"
 	"nines/internal/plan"
 	"nines/internal/secret"
 	"nines/internal/service"
+	"nines/internal/service/servicetest"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
-
-func testCluster() *model.Cluster {
-	c := &model.Cluster{
-		Name: "lab", Release: model.Debian13,
-		VIP:      model.VIP{Address: netip.MustParsePrefix("198.18.0.10/24"), Network: model.Management},
-		Services: []string{"galera", "memcached", "haproxy", "keepalived", "keystone"},
-		Tuning: model.Tuning{Keystone: model.KeystoneTuning{
-			Processes: 2, Threads: 4, FernetRotation: 24 * time.Hour, TokenLifetime: time.Hour}},
-	}
-	for i, name := range []string{"ctl1", "ctl2", "ctl3"} {
-		c.Nodes = append(c.Nodes, model.Node{Name: name, Roles: []model.Role{model.RoleController},
-			Addresses: map[model.NetworkName]netip.Addr{model.Management: netip.AddrFrom4([4]byte{198, 18, 0, byte(11 + i)})}})
-	}
-	return c
-}
 
 const (
 	keyA = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="
@@ -46,7 +23,7 @@ func testSecrets() secret.Map {
 
 func resources(t *testing.T, s secret.Source) map[plan.ID]plan.Resource {
 	t.Helper()
-	rs, err := New().Resources(testCluster(), s)
+	rs, err := New().Resources(servicetest.Cluster(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,24 +34,12 @@ func resources(t *testing.T, s secret.Source) map[plan.ID]plan.Resource {
 	return all
 }
 
-func TestFilesMatchGolden(t *testing.T) {
-	all := resources(t, testSecrets())
-	for _, path := range []string{confPath, uwsgiPath, unitPath} {
-		f := all[id("ctl1", "file", path)].File
-		golden := filepath.Join("testdata", filepath.Base(path)+".golden")
-		if *update {
-			if err := os.WriteFile(golden, f.Content, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(golden)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(string(want), string(f.Content)); diff != "" {
-			t.Errorf("%s (run with -update after review):\n%s", path, diff)
-		}
+func TestGoldenFiles(t *testing.T) {
+	rs, err := New().Resources(servicetest.Cluster(), testSecrets())
+	if err != nil {
+		t.Fatal(err)
 	}
+	servicetest.Golden(t, "testdata", "ctl1", rs)
 }
 
 func TestSecretsStayInProtectedFiles(t *testing.T) {
@@ -98,7 +63,7 @@ func TestSecretsStayInProtectedFiles(t *testing.T) {
 func TestEveryControllerGetsTheSameSharedFiles(t *testing.T) {
 	all := resources(t, testSecrets())
 	for _, node := range []string{"ctl2", "ctl3"} {
-		for _, path := range []string{confPath, unitPath} {
+		for _, path := range []string{confPath, "/etc/systemd/system/keystone.service"} {
 			if a, b := all[id("ctl1", "file", path)].File, all[id(node, "file", path)].File; string(a.Content) != string(b.Content) {
 				t.Errorf("%s differs between ctl1 and %s", path, node)
 			}
@@ -111,7 +76,7 @@ func TestEveryControllerGetsTheSameSharedFiles(t *testing.T) {
 }
 
 func TestResourcesFormAGraph(t *testing.T) {
-	rs, err := New().Resources(testCluster(), testSecrets())
+	rs, err := New().Resources(servicetest.Cluster(), testSecrets())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +124,7 @@ func TestRingChangesTheOpsHash(t *testing.T) {
 }
 
 func TestClientFiles(t *testing.T) {
-	clouds, openrc := ClientFiles(testCluster(), "p'w", "/home/me/my ca.pem")
+	clouds, openrc := ClientFiles(servicetest.Cluster(), "p'w", "/home/me/my ca.pem")
 	for _, want := range []string{"clouds:\n  \"lab\":\n", `auth_url: "https://198.18.0.10:5000/v3"`, `cacert: "/home/me/my ca.pem"`} {
 		if !strings.Contains(clouds, want) {
 			t.Errorf("clouds.yaml lacks %q:\n%s", want, clouds)

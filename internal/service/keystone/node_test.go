@@ -22,6 +22,7 @@ import (
 	"nines/internal/host"
 	"nines/internal/model"
 	"nines/internal/service"
+	"nines/internal/service/servicetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -63,7 +64,7 @@ func (d *disk) Run(_ context.Context, cmd host.Cmd) (host.Output, error) {
 }
 
 func testEnv(d *disk) service.Env {
-	c := testCluster()
+	c := servicetest.Cluster()
 	return service.Env{Host: d, Cluster: c, Node: c.Nodes[0], Secrets: testSecrets(), Log: slog.New(slog.DiscardHandler)}
 }
 
@@ -87,43 +88,33 @@ func TestKeysAction(t *testing.T) {
 	}
 }
 
-// schema is a database at given revisions.
-type schema struct {
-	revisions []string
+// database has so many endpoints.
+type database struct {
 	endpoints int
 	err       error
 }
 
-func (s schema) Revisions(context.Context) ([]string, error) { return s.revisions, s.err }
-func (s schema) IdentityEndpoints(context.Context, string, string) (int, error) {
-	return s.endpoints, s.err
+func (d database) IdentityEndpoints(context.Context, string, string) (int, error) {
+	return d.endpoints, d.err
 }
-func (s schema) Close() error { return nil }
+func (d database) Close() error { return nil }
 
-func TestDatabaseChecks(t *testing.T) {
-	installed := map[string]string{headDir + "/EXPAND_HEAD": "e2\n", headDir + "/CONTRACT_HEAD": "c1\n"}
+func TestBootstrapIsDoneWhenTheEndpointsAreThere(t *testing.T) {
 	for name, tc := range map[string]struct {
-		files         map[string]string
-		db            schema
-		schema, admin bool
+		db   database
+		done bool
 	}{
-		"done":          {installed, schema{[]string{"c1", "e2"}, 3, nil}, true, true},
-		"older":         {installed, schema{[]string{"c1", "e1"}, 3, nil}, false, true},
-		"half":          {installed, schema{[]string{"c1", "e2"}, 2, nil}, true, false},
-		"empty":         {installed, schema{}, false, false},
-		"down":          {installed, schema{[]string{"c1", "e2"}, 3, errors.New("connect: no such file")}, false, false},
-		"not installed": {nil, schema{[]string{"c1", "e2"}, 3, nil}, false, true},
+		"done":  {database{3, nil}, true},
+		"half":  {database{2, nil}, false},
+		"empty": {database{}, false},
+		"down":  {database{3, errors.New("connect: no such file")}, false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			s := New()
-			s.openSQL = func() (catalogue, error) { return tc.db, nil }
-			for action, want := range map[string]bool{actionSchema: tc.schema, actionBootstrap: tc.admin} {
-				done, reason, err := s.Actions()[action].Check(t.Context(), testEnv(&disk{files: tc.files}), nil)
-				if err != nil || done != want || done == (reason != "") {
-					t.Errorf("%s: done %v (%s), want %v, error %v", action, done, reason, want, err)
-				}
-			}
-		})
+		s := New()
+		s.openSQL = func() (catalogue, error) { return tc.db, nil }
+		done, reason, err := s.Actions()[actionBootstrap].Check(t.Context(), testEnv(&disk{}), nil)
+		if err != nil || done != tc.done || done == (reason != "") {
+			t.Errorf("%s: done %v (%s), error %v", name, done, reason, err)
+		}
 	}
 }
 
@@ -151,7 +142,7 @@ func keystoneServer(t *testing.T, h http.HandlerFunc) (*Service, service.Env) {
 
 func dialing(address string) *Service {
 	s := New()
-	s.dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+	s.client.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, network, address)
 	}
@@ -226,7 +217,7 @@ func TestJudge(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string
-			for _, c := range New().Judge(testCluster(), tc.seen) {
+			for _, c := range New().Judge(servicetest.Cluster(), tc.seen) {
 				got = append(got, c.Code)
 			}
 			if !slices.Equal(got, tc.want) {

@@ -3,13 +3,8 @@ package keystone
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -17,10 +12,9 @@ import (
 
 	"nines/internal/health"
 	"nines/internal/model"
+	"nines/internal/openstack"
 	"nines/internal/service"
 )
-
-type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
 // FactFernet is the fact that holds the hash of a node's token keys.
 const FactFernet = "fernet-hash"
@@ -41,10 +35,7 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 	}
 	start := s.now()
 	if err := s.ask(ctx, env); err != nil {
-		o.Reason = "does not answer: " + oneLine(err)
-		if errors.Is(err, context.DeadlineExceeded) {
-			o.Reason = "no answer within the time-out (frozen or overloaded)"
-		}
+		o.Reason = openstack.Silent(err)
 		o.Conditions = append(o.Conditions, health.Condition{
 			Code: "keystone-down", Severity: health.Warning, Text: o.Reason,
 			Hint: "see 'journalctl -u keystone' and 'systemctl status keystone' on the node",
@@ -116,15 +107,7 @@ func (*Service) Judge(c *model.Cluster, seen map[string]service.Observation) []h
 
 // ask gets the version document of this node's Keystone.
 func (s *Service) ask(ctx context.Context, env service.Env) error {
-	return s.get(ctx, env, "https://"+hostPort(env.Node.Address(), model.PortKeystone)+"/v3")
-}
-
-func (s *Service) get(ctx context.Context, env service.Env, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	return s.send(env, req, http.StatusOK)
+	return s.client.Get(ctx, env.Host, "https://"+openstack.HostPort(env.Node.Address(), model.PortKeystone)+"/v3")
 }
 
 // issueToken asks for a token of the admin user.
@@ -144,48 +127,5 @@ func (s *Service) issueToken(ctx context.Context, env service.Env, url, password
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	return s.send(env, req, http.StatusCreated)
-}
-
-func (s *Service) send(env service.Env, req *http.Request, want int) error {
-	client, err := s.httpClient(env)
-	if err != nil {
-		return err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20)); err != nil {
-		return fmt.Errorf("answer cut short: %w", err)
-	}
-	if resp.StatusCode != want {
-		return fmt.Errorf("%s %s: HTTP %d, want %d", req.Method, req.URL.Path, resp.StatusCode, want)
-	}
-	return nil
-}
-
-// httpClient trusts the cluster's authority alone; it is made again when that changes.
-func (s *Service) httpClient(env service.Env) (*http.Client, error) {
-	ca, err := env.Host.ReadFile(model.PathCA)
-	if err != nil {
-		return nil, fmt.Errorf("the cluster's certificate authority: %w", err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.client != nil && s.ca == string(ca.Content) {
-		return s.client, nil
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(ca.Content) {
-		return nil, fmt.Errorf("%s holds no certificate", model.PathCA)
-	}
-	s.ca = string(ca.Content)
-	s.client = &http.Client{Transport: &http.Transport{
-		DialContext:       s.dial,
-		TLSClientConfig:   &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-		DisableKeepAlives: true,
-	}}
-	return s.client, nil
+	return s.client.Send(env.Host, req, http.StatusCreated)
 }

@@ -11,6 +11,7 @@ import (
 
 	"nines/internal/secret"
 	"nines/internal/service"
+	"nines/internal/service/servicetest"
 )
 
 func key(i int) string {
@@ -107,7 +108,7 @@ func TestStepsWriteThePrimaryFirstAndRemoveLast(t *testing.T) {
 }
 
 func TestRotate(t *testing.T) {
-	c, now := testCluster(), time.Date(2026, 1, 10, 0, 0, 0, 0, time.UTC)
+	c, now := servicetest.Cluster(), time.Date(2026, 1, 10, 0, 0, 0, 0, time.UTC)
 	period := c.Tuning.Keystone.FernetRotation
 	ring := newRing()
 	ring.Rotated = now.Add(-period)

@@ -3,16 +3,12 @@ package keystone
 import (
 	"context"
 	"database/sql"
-	"fmt"
-	"time"
 
-	"github.com/go-sql-driver/mysql"
+	"nines/internal/openstack"
 )
 
 // catalogue is what the checks ask of Keystone's database.
 type catalogue interface {
-	// Revisions returns the migrations the schema is at, one for each branch.
-	Revisions(ctx context.Context) ([]string, error)
 	// IdentityEndpoints counts the enabled endpoints of the identity service with the region and URL.
 	IdentityEndpoints(ctx context.Context, region, url string) (int, error)
 	Close() error
@@ -22,34 +18,14 @@ type catalogue interface {
 type localDatabase struct{ db *sql.DB }
 
 func openLocal() (catalogue, error) {
-	cfg := mysql.NewConfig()
-	cfg.User, cfg.Net, cfg.Addr, cfg.DBName = "root", "unix", "/run/mysqld/mysqld.sock", Name
-	cfg.Timeout, cfg.ReadTimeout, cfg.WriteTimeout = time.Second, time.Second, time.Second
-	conn, err := mysql.NewConnector(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("local database: %w", err)
-	}
-	return localDatabase{sql.OpenDB(conn)}, nil
-}
-
-func (d localDatabase) Close() error { return d.db.Close() }
-
-func (d localDatabase) Revisions(ctx context.Context) ([]string, error) {
-	rows, err := d.db.QueryContext(ctx, "SELECT version_num FROM alembic_version")
+	db, err := openstack.OpenLocal(Name)
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
-	var out []string
-	for rows.Next() {
-		var v string
-		if err := rows.Scan(&v); err != nil {
-			return nil, err
-		}
-		out = append(out, v)
-	}
-	return out, rows.Err()
+	return localDatabase{db}, nil
 }
+
+func (d localDatabase) Close() error { return d.db.Close() }
 
 func (d localDatabase) IdentityEndpoints(ctx context.Context, region, url string) (int, error) {
 	const query = `SELECT COUNT(*) FROM endpoint e JOIN service s ON s.id = e.service_id

@@ -2,62 +2,34 @@ package memcached
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"net"
-	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"nines/internal/model"
 	"nines/internal/secret"
 	"nines/internal/service"
+	"nines/internal/service/servicetest"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func testCluster() *model.Cluster {
-	return &model.Cluster{Name: "lab", Release: model.Debian13, Nodes: []model.Node{
-		{Name: "ctl1", Roles: []model.Role{model.RoleController}, Addresses: map[model.NetworkName]netip.Addr{model.Management: netip.MustParseAddr("198.18.0.11")}},
-		{Name: "cmp1", Roles: []model.Role{model.RoleCompute}, Addresses: map[model.NetworkName]netip.Addr{model.Management: netip.MustParseAddr("198.18.0.21")}},
-	}}
-}
-
 // The golden files were run with memcached 1.6.38.
 func TestGoldenFiles(t *testing.T) {
-	rs, err := New().Resources(testCluster(), secret.Map{})
+	rs, err := New().Resources(servicetest.Cluster(), secret.Map{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range rs {
-		if r.Node != "ctl1" {
+		if !strings.HasPrefix(r.Node, "ctl") {
 			t.Errorf("%s is not on a controller", r.ID)
 		}
-		if r.File == nil {
-			continue
-		}
-		path := filepath.Join("testdata", string(r.ID)[strings.LastIndex(string(r.ID), ":")+1:]+".golden")
-		if *update {
-			if err := os.WriteFile(path, r.File.Content, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if d := cmp.Diff(string(want), string(r.File.Content)); d != "" {
-			t.Errorf("%s (-want +got):\n%s", r.File.Path, d)
-		}
 	}
+	servicetest.Golden(t, "testdata", "ctl1", rs)
 }
 
 // answering listens on loopback and answers each connection.

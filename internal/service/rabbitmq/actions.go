@@ -73,7 +73,7 @@ const (
 // start starts the broker, or restarts it once no queue needs this member for its majority.
 func (s *Service) start(ctx context.Context, env service.Env, args map[string]string) error {
 	if args["restart"] != "true" {
-		return env.Host.StartUnit(ctx, Unit)
+		return startPatiently(ctx, env)
 	}
 	u, err := env.Host.Unit(ctx, Unit)
 	if err != nil {
@@ -84,7 +84,32 @@ func (s *Service) start(ctx context.Context, env service.Env, args map[string]st
 			return err
 		}
 	}
-	return env.Host.RestartUnit(ctx, Unit)
+	if err := env.Host.RestartUnit(ctx, Unit); err != nil {
+		return startPatiently(ctx, env)
+	}
+	return nil
+}
+
+// startTries is how often a start may fail, startPause how long the peers get in between. A broker whose machine was
+// back before its peers had missed it is turned away by them once ("node_not_running": Mnesia stops as it starts).
+const (
+	startTries = 3
+	startPause = 2 * time.Second
+)
+
+func startPatiently(ctx context.Context, env service.Env) error {
+	for try := 1; ; try++ {
+		err := env.Host.StartUnit(ctx, Unit)
+		if err == nil || try == startTries {
+			return err
+		}
+		env.Log.Warn("the broker did not start; trying again", "try", try, "err", err)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(startPause):
+		}
+	}
 }
 
 // awaitDispensable returns when the node is not critical for any quorum queue or stream.

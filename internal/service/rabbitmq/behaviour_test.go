@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -11,11 +12,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"nines/internal/host"
 	"nines/internal/model"
 	"nines/internal/plan"
 	"nines/internal/service"
+	"nines/internal/service/servicetest"
 )
 
 // units is a host that only knows systemd, and remembers what it was told.
@@ -23,6 +26,7 @@ type units struct {
 	host.Host
 	active string
 	calls  []string
+	fails  int // how often a start still fails
 }
 
 func (u *units) Unit(context.Context, string) (host.UnitState, error) {
@@ -31,6 +35,9 @@ func (u *units) Unit(context.Context, string) (host.UnitState, error) {
 
 func (u *units) StartUnit(_ context.Context, name string) error {
 	u.calls = append(u.calls, "start "+name)
+	if u.fails--; u.fails >= 0 {
+		return errors.New("failed")
+	}
 	return nil
 }
 
@@ -98,7 +105,7 @@ func against(t *testing.T, b *broker, h host.Host, password string) (*Service, s
 	t.Cleanup(srv.Close)
 	s := testService()
 	s.clients["ctl1"] = &client{http: srv.Client(), base: srv.URL, password: password}
-	c := testCluster()
+	c := servicetest.Cluster()
 	return s, service.Env{Host: h, Cluster: c, Node: c.Nodes[0], Secrets: testSecrets(), Log: slog.New(slog.DiscardHandler)}
 }
 
@@ -145,6 +152,19 @@ func TestObserve(t *testing.T) {
 			}
 			if code != tc.code {
 				t.Errorf("condition %q, want %q", code, tc.code)
+			}
+		})
+	}
+}
+
+// A member that comes back before it was missed is turned away once.
+func TestStartIsTriedAgain(t *testing.T) {
+	for fails, want := range map[int]bool{0: true, 2: true, 3: false} {
+		synctest.Test(t, func(t *testing.T) {
+			u := &units{active: "failed", fails: fails}
+			err := (&Service{}).start(t.Context(), service.Env{Host: u, Log: slog.New(slog.DiscardHandler)}, nil)
+			if (err == nil) != want || len(u.calls) != min(fails+1, 3) {
+				t.Errorf("%d failures: %v after %v", fails, err, u.calls)
 			}
 		})
 	}
@@ -221,7 +241,7 @@ func TestJudge(t *testing.T) {
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
 			var got []string
-			for _, c := range testService().Judge(testCluster(), tc.seen) {
+			for _, c := range testService().Judge(servicetest.Cluster(), tc.seen) {
 				got = append(got, c.Code+"/"+string(c.Severity))
 			}
 			if !slices.Equal(got, tc.want) {
@@ -268,7 +288,7 @@ func TestResourcesFormAPlan(t *testing.T) {
 }
 
 func TestNetTickIsAtLeastASecond(t *testing.T) {
-	c := testCluster()
+	c := servicetest.Cluster()
 	c.Tuning.RabbitMQ = model.RabbitMQTuning{}
 	if v := newView(c, c.Nodes[0]); v.NetTick < 1 {
 		t.Errorf("net_ticktime %d", v.NetTick)

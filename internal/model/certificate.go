@@ -1,0 +1,24 @@
+package model
+
+import "time"
+
+// Validity is the span of time in which a certificate is accepted.
+type Validity struct {
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+}
+
+// Expired reports whether the span has ended.
+func (v Validity) Expired(now time.Time) bool { return !now.Before(v.NotAfter) }
+
+// Due reports whether it is time for a new certificate: less than a third of the span is left (four
+// months of a year), enough for an operator who looks once a quarter.
+func (v Validity) Due(now time.Time) bool {
+	return v.NotAfter.Sub(now) < v.NotAfter.Sub(v.NotBefore)/3
+}
+
+// Renewable reports whether a new certificate would be better: Due, and not cut short by the
+// end of the authority that would issue the new one as well.
+func (v Validity) Renewable(authority Validity, now time.Time) bool {
+	return v.Due(now) && v.NotAfter.Before(authority.NotAfter)
+}

@@ -1,0 +1,70 @@
+package openstack
+
+import (
+	"net/url"
+	"strconv"
+	"strings"
+
+	"nines/internal/model"
+)
+
+// Database is what the template "database" needs.
+type Database struct {
+	URL  string // of SQLAlchemy, with the password
+	Pool int    // connections of a process
+}
+
+// NewDatabase describes the database of that name, whose user has the same name, for processes
+// with that many threads.
+func NewDatabase(c *model.Cluster, name, password string, threads int) Database {
+	q := "charset=utf8mb4&connect_timeout=3&read_timeout=10&write_timeout=10&ssl_ca=" + model.PathCA + "&ssl_check_hostname=true"
+	u := url.URL{Scheme: "mysql+pymysql", User: url.UserPassword(name, password),
+		Host: HostPort(c.VIP.Address.Addr(), model.PortMariaDB), Path: "/" + name, RawQuery: q}
+	return Database{URL: literal(u.String()), Pool: pool(threads)}
+}
+
+// Cache is what the template "cache" needs.
+type Cache struct {
+	Servers string // all memcached, ADDRESS:PORT with commas between them
+	Pool    int    // connections of a process to each
+}
+
+// NewCache describes the cache for processes with that many threads.
+func NewCache(c *model.Cluster, threads int) Cache {
+	return Cache{Servers: model.JoinAddresses(c.Controllers(), strconv.Itoa(model.PortMemcached), ","), Pool: pool(threads)}
+}
+
+// Login is a service's user in Keystone. It is what the templates "login" (a section of a client),
+// "service_user" and "keystone_authtoken" need.
+type Login struct {
+	URL      string // of Keystone
+	User     string
+	Password string
+	Project  string
+	Region   string
+	CA       string
+	Cache
+}
+
+// NewLogin describes the login of a user of the services' project.
+func NewLogin(c *model.Cluster, user, password string, threads int) Login {
+	return Login{URL: IdentityURL(c), User: user, Password: literal(password), Project: Project,
+		Region: Region, CA: model.PathCA, Cache: NewCache(c, threads)}
+}
+
+// Messaging is what the template "oslo_messaging_rabbit" needs.
+type Messaging struct {
+	// Transport is the value of transport_url: every member of the broker, with the password.
+	Transport string
+	CA        string
+}
+
+// NewMessaging describes the broker for a user with its password. Its members are named by their
+// addresses, which are in their certificates: no name needs to be looked up to reconnect.
+func NewMessaging(c *model.Cluster, user, password string) Messaging {
+	var hosts []string
+	for _, n := range c.Controllers() {
+		hosts = append(hosts, url.UserPassword(user, password).String()+"@"+HostPort(n.Address(), model.PortAMQP))
+	}
+	return Messaging{Transport: literal("rabbit://" + strings.Join(hosts, ",") + "/"), CA: model.PathCA}
+}

@@ -1,0 +1,132 @@
+package openstack
+
+import (
+	"fmt"
+	"strings"
+
+	"nines/internal/model"
+	"nines/internal/plan"
+	"nines/internal/service"
+)
+
+// WSGI is a Python application that answers HTTP under uWSGI.
+type WSGI struct {
+	Name        string // of the processes; "placement-api"
+	Unit        string // "placement-api.service"
+	Description string
+	Manual      string // page of the manual, "placement-manage(1)"
+	User        string // system user and group
+	Home        string // working directory
+	Script      string // file that holds "application"
+	Ini         string // path of uWSGI's configuration
+	Port        int
+	PublicPort  int // on the VIP; 0: the same
+	// Static are folders that are served as they are, without the application, by the path of their URL.
+	Static map[string]string
+	// Health is the path that answers without a token and without asking another service: "/healthcheck".
+	Health    string
+	Processes int // never fewer than two, or a hanging request keeps the health check waiting
+	Threads   int
+	// Streams: bodies are passed on while they come and may take hours; no request is ended for its age.
+	Streams bool
+	// Messaging: the application uses the broker.
+	Messaging bool
+	// Env are more variables of its environment, NAME=VALUE.
+	Env []string
+	// Options are more lines of uWSGI's configuration, "start-time = %t".
+	Options []string
+}
+
+// Files are uWSGI's configuration and the systemd unit, for one node. mount is a directory whose file
+// system must be there before the application starts; empty: none.
+func (w WSGI) Files(n model.Node, mount string) ([]plan.File, error) {
+	ini, err := Render(templates, "uwsgi.ini.tmpl", struct {
+		WSGI
+		Bind, Cert, Key string
+	}{w.atLeast(), HostPort(n.Address(), w.Port), model.PathCert, model.PathKey})
+	if err != nil {
+		return nil, err
+	}
+	unit, err := Render(templates, "api.service.tmpl", struct {
+		WSGI
+		Mount string
+	}{w, mount})
+	if err != nil {
+		return nil, err
+	}
+	return []plan.File{rootFile(w.Ini, ini), rootFile(unitPath(w.Unit), unit)}, nil
+}
+
+func (w WSGI) atLeast() WSGI {
+	w.Processes, w.Threads = max(w.Processes, 2), max(w.Threads, 1)
+	return w
+}
+
+// Daemon is a process of OpenStack that answers no HTTP: a scheduler, a conductor, an agent.
+type Daemon struct {
+	Role        model.Role // of the nodes it runs on
+	Unit        string     // "nova-scheduler.service"
+	Description string
+	Manual      string   // page of the manual
+	User        string   // system user and group
+	Command     []string // program and arguments
+	// Root: it becomes root by sudo, and mounts what other processes of the node use. No sandbox.
+	Root bool
+	// Reports is the name under which it reports to the table of Description.Reports; empty: it does not.
+	Reports string
+	// ReportsAs is the host that it reports, the same on whichever node it runs: one report for the cluster. Empty: the node's name.
+	ReportsAs string
+	// Uses are units of the node that are started before it.
+	Uses []string
+	// Prepare is a command that root runs before each start; empty: none.
+	Prepare []string
+	// Exclusive: one node at a time runs it, the others stand by.
+	Exclusive bool
+	// Needs is a file without which a node does not stand by; empty: none.
+	Needs string
+}
+
+// command is the command line of the unit on a node.
+func (d Daemon) command(c *model.Cluster, n model.Node) string {
+	args := d.Command
+	if d.Exclusive {
+		args = []string{model.PathBinary, "exclusive", "--lease", strings.TrimSuffix(d.Unit, ".service"), "--holder", n.Name}
+		for _, m := range c.Controllers() {
+			args = append(args, "--member", HostPort(m.Address(), model.PortEtcdClient))
+		}
+		if d.Needs != "" {
+			args = append(args, "--needs", d.Needs)
+		}
+		args = append(append(args, "--"), d.Command...)
+	}
+	return strings.Join(args, " ")
+}
+
+// File is the systemd unit on a node.
+func (d Daemon) File(c *model.Cluster, n model.Node) (plan.File, error) {
+	unit, err := Render(templates, "daemon.service.tmpl", struct {
+		Daemon
+		Command, Uses, Prepare string
+	}{d, d.command(c, n), strings.Join(d.Uses, " "), strings.Join(d.Prepare, " ")})
+	if err != nil {
+		return plan.File{}, fmt.Errorf("%s: %w", d.Unit, err)
+	}
+	return rootFile(unitPath(d.Unit), unit), nil
+}
+
+func unitPath(unit string) string { return "/etc/systemd/system/" + unit }
+
+func rootFile(path string, content []byte) plan.File {
+	return plan.File{Path: path, Mode: 0o644, Owner: "root", Group: "root", Content: content}
+}
+
+// Faults are what a drill may do to each of the units.
+func Faults(units ...string) []service.Fault {
+	const sigkill, sigstop, sigcont = 9, 19, 18
+	var out []service.Fault
+	for _, u := range units {
+		out = append(out, service.Fault{Name: "kill", Unit: u, Signal: sigkill},
+			service.Fault{Name: "freeze", Unit: u, Signal: sigstop, Heal: sigcont})
+	}
+	return out
+}
