@@ -6,11 +6,19 @@ import (
 	"nines/internal/model"
 	"nines/internal/service"
 	"nines/internal/service/base"
+	"nines/internal/service/cinder"
 	"nines/internal/service/galera"
+	"nines/internal/service/glance"
 	"nines/internal/service/haproxy"
+	"nines/internal/service/heat"
+	"nines/internal/service/horizon"
 	"nines/internal/service/keepalived"
 	"nines/internal/service/keystone"
 	"nines/internal/service/memcached"
+	"nines/internal/service/neutron"
+	"nines/internal/service/nova"
+	"nines/internal/service/ovn"
+	"nines/internal/service/placement"
 	"nines/internal/service/rabbitmq"
 )
 
@@ -36,6 +44,14 @@ func Services() []service.Service {
 func openstack() []service.Service {
 	return []service.Service{
 		keystone.New(),
+		placement.New(),
+		glance.New(),
+		nova.New(),
+		ovn.New(),
+		neutron.New(),
+		cinder.New(),
+		horizon.New(),
+		heat.New(),
 	}
 }
 

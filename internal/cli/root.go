@@ -39,7 +39,7 @@ func commands() []group {
 		{"prove", "Try it and prove it:", []func(*globals) *cobra.Command{
 			func(g *globals) *cobra.Command { return newLabCommand(g.deployLab) },
 			func(g *globals) *cobra.Command { return newDrillCommand(g, g.drillsHere) }}},
-		{"", "", []func(*globals) *cobra.Command{newAgentCommand, newMeasureCommand, newVersionCommand}},
+		{"", "", []func(*globals) *cobra.Command{newAgentCommand, newExclusiveCommand, newMeasureCommand, newVersionCommand}},
 	}
 }
 

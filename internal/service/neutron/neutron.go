@@ -1,0 +1,158 @@
+// Package neutron is all that nines knows of OpenStack's Neutron on OVN: the API, two kinds of workers, and
+// the agent that answers instances' questions for metadata on computes. What moves packets is package ovn's.
+//
+// Invariants: the API starts when its schema is in place and OVN's databases are whole; the
+// password of the database is on controllers alone. The second backend (agents over Open vSwitch) would be another
+// set of daemons and another ml2_conf.ini: nothing else here knows of OVN.
+package neutron
+
+import (
+	"embed"
+
+	"nines/internal/model"
+	"nines/internal/openstack"
+	"nines/internal/plan"
+	"nines/internal/secret"
+	"nines/internal/service"
+)
+
+// Name of the service.
+const Name = "neutron"
+
+const (
+	confPath     = "/etc/neutron/neutron.conf"
+	ml2Path      = "/etc/neutron/plugins/ml2/ml2_conf.ini"
+	metadataPath = "/etc/neutron/neutron_ovn_metadata_agent.ini"
+)
+
+// Services that Neutron works with where they run, and what it shares with them.
+const (
+	nova         = "nova"
+	novaMetadata = "nova/metadata-secret" // Nova's secret: it trusts what was signed with it
+	placement    = "placement"
+
+	portNovaMetadata = 8775
+)
+
+// haproxyUnit comes with the package that answers instances on computes, where it is started for
+// each network: the package's own unit has nothing to do there, and would fail.
+const haproxyUnit = "haproxy.service"
+
+//go:embed templates
+var templateFiles embed.FS
+
+var templates = openstack.Templates(templateFiles)
+
+// Service is Neutron. Use New.
+type Service struct{ *openstack.Service }
+
+// New returns the service. It does no I/O.
+func New() *Service {
+	controller := func(name, description string) openstack.Daemon {
+		return openstack.Daemon{Role: model.RoleController, Unit: name + ".service", Description: description, Manual: name + "(1)", User: Name,
+			Command: []string{"/usr/bin/" + name, "--config-file", confPath, "--config-file", ml2Path}}
+	}
+	return &Service{openstack.New(openstack.Description{
+		Service: Name,
+		APIs: []openstack.WSGI{{
+			Name: "neutron-api", Unit: "neutron-api.service", Description: "OpenStack Neutron API", Manual: "neutron-server(1)",
+			User: Name, Home: "/var/lib/neutron", Script: "/usr/bin/neutron-api", Ini: "/etc/neutron/nines-uwsgi.ini",
+			Port: model.PortNeutron, Health: "/healthcheck", Processes: 2, Threads: 4, Messaging: true,
+			// Workers that share out OVN's events know by it which of them were started together.
+			Options: []string{"start-time = %t"},
+		}},
+		Daemons: []openstack.Daemon{
+			// Debian has no units for these two.
+			controller("neutron-periodic-workers", "OpenStack Neutron periodic workers"),
+			controller("neutron-ovn-maintenance-worker", "OpenStack Neutron OVN maintenance worker"),
+			{Role: model.RoleCompute, Unit: "neutron-ovn-metadata-agent.service", Description: "OpenStack Neutron OVN metadata agent",
+				Manual: "neutron-ovn-metadata-agent(1)",
+				// Makes network namespaces that others enter, and runs a proxy in each.
+				User: "root", Root: true, Uses: []string{"ovsdb-server.service", "ovs-vswitchd.service"},
+				Command: []string{"/usr/bin/neutron-ovn-metadata-agent", "--config-file", metadataPath}},
+		},
+		Type: "network", Messaging: true,
+		Schemas: []openstack.Schema{{
+			Database: Name, Section: "database",
+			Scripts: "/usr/lib/python3/dist-packages/neutron/db/migration/alembic_migrations/versions",
+			Command: []string{"neutron-db-manage", "--config-file", confPath, "--config-file", ml2Path, "upgrade", "heads"},
+		}},
+	})}
+}
+
+// values is what the templates need.
+type values struct {
+	openstack.Config
+	Neutron      model.Neutron
+	Domain       string
+	North, South string // OVN's databases, with commas
+	CA, Cert     string
+	Key          string
+	Nova         bool
+	Placement    bool
+	MetadataHost string
+	MetadataPort int
+	Metadata     string // secret, where Nova runs
+}
+
+// Resources implements service.Service.
+func (s *Service) Resources(c *model.Cluster, secrets secret.Source) ([]plan.Resource, error) {
+	conf, err := s.Config(c, secrets)
+	if err != nil {
+		return nil, err
+	}
+	v := values{Config: conf, Neutron: c.Neutron, Domain: c.Name + ".internal.",
+		North: remotes(c, model.PortOVNNorth), South: remotes(c, model.PortOVNSouth),
+		CA: model.PathCA, Cert: model.PathCert, Key: model.PathKey,
+		Nova: c.Runs(nova), Placement: c.Runs(placement),
+		MetadataHost: c.VIP.Address.Addr().String(), MetadataPort: portNovaMetadata}
+	if v.Nova {
+		if v.Metadata, err = secrets.Get(novaMetadata); err != nil {
+			return nil, err
+		}
+	}
+	rendered := map[string][]byte{}
+	for path, name := range map[string]string{confPath: "neutron.conf.tmpl", ml2Path: "ml2_conf.ini.tmpl", metadataPath: "metadata_agent.ini.tmpl"} {
+		if rendered[path], err = openstack.Render(templates, name, v); err != nil {
+			return nil, err
+		}
+	}
+	out, err := s.Service.Resources(c, openstack.Configuration{Needs: []string{service.CapOverlay}, Files: func(n model.Node) ([]plan.File, error) {
+		var files []plan.File
+		if n.Has(model.RoleController) {
+			files = append(files, s.ConfigFile(confPath, rendered[confPath]), s.ConfigFile(ml2Path, rendered[ml2Path]))
+		}
+		if n.Has(model.RoleCompute) {
+			files = append(files, s.ConfigFile(metadataPath, rendered[metadataPath]))
+		}
+		return files, nil
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return append(out, s.idle(c)...), nil
+}
+
+// idle keeps units of packages from running where others start their programs.
+func (s *Service) idle(c *model.Cluster) []plan.Resource {
+	var out []plan.Resource
+	for _, n := range c.With(model.RoleCompute) {
+		if !n.Has(model.RoleController) {
+			out = append(out, plan.Resource{ID: s.ID(n.Name, "unit", haproxyUnit), Service: Name, Node: n.Name,
+				After: []plan.ID{s.ID(n.Name, "packages", Name)}, Unit: &plan.Unit{Name: haproxyUnit}})
+		}
+	}
+	return out
+}
+
+// remotes is where clients find one of OVN's databases.
+func remotes(c *model.Cluster, port int) string {
+	out := ""
+	for i, n := range c.Controllers() {
+		if i > 0 {
+			out += ","
+		}
+		out += "ssl:" + openstack.HostPort(n.Address(), port)
+	}
+	return out
+}
