@@ -22,7 +22,8 @@
 // service has a database: what stands in the first controller's directory was made by nines
 // alone. If that machine dies in this window, or the first that joins it does and leaves it without
 // a majority (one of two), it founds the cluster again, provided that its directory is the one it
-// founded (BootstrappedFile) and that no other member has got as far as answering SQL. grastate.dat, which forbids it, is moved to evidenceDir first.
+// founded (BootstrappedFile) and that no other member has got as far as answering SQL. grastate.dat, which forbids it, and the saved view are moved to
+// evidenceDir first, and servers that still wait on other controllers for a state from the attempt before are ended ("release").
 //
 // A member whose data directory belongs to a cluster is started only if no
 // peer runs (then Galera's pc.recovery decides) or a running peer has the same
@@ -129,6 +130,7 @@ func (*Service) Faults() []service.Fault {
 func (s *Service) Actions() map[string]service.Action {
 	return map[string]service.Action{
 		"start":    {Check: s.synced, Run: s.start},
+		"release":  {Check: s.notOrphaned, Run: s.release},
 		"synced":   {Check: s.synced, Run: s.awaitSynced},
 		"formed":   {Check: isFormed, Run: formed},
 		"accounts": {Check: s.accountsThere, Run: s.createAccounts},

@@ -67,6 +67,8 @@ func (s *Service) Resources(c *model.Cluster, _ secret.Source) ([]plan.Resource,
 		out = append(out, detectorResources(nodes, n)...)
 		if i == 0 {
 			out = append(out, accounts(n))
+		} else {
+			out = append(out, release(n))
 		}
 	}
 	out = append(out, s.databaseResources(c, nodes)...)
@@ -149,6 +151,9 @@ func unit(nodes []model.Node, i int) plan.Resource {
 	}
 	if i == 0 {
 		args["bootstrap"] = "true"
+		for _, other := range nodes[1:] {
+			after = append(after, releaseID(other.Name))
+		}
 	} else {
 		// The accounts come first: a joiner's donor uses one of them.
 		after = append(after, unitID(nodes[i-1].Name), accountsID(nodes[0].Name))
@@ -165,6 +170,17 @@ func unit(nodes []model.Node, i int) plan.Resource {
 		After:    after,
 		Needs:    []string{service.CapBase},
 		Provides: []string{service.CapSQL},
+	}
+}
+
+func releaseID(node string) plan.ID { return plan.Make("galera", node, "action", "release") }
+
+// release comes before the first member starts: see notOrphaned.
+func release(n model.Node) plan.Resource {
+	return plan.Resource{
+		ID: releaseID(n.Name), Service: "galera", Node: n.Name,
+		Action: &plan.Action{Name: "release"},
+		After:  []plan.ID{plan.Make("galera", n.Name, "packages", "mariadb")},
 	}
 }
 

@@ -154,11 +154,14 @@ type peers interface {
 	// AnswersSQL tells whether a server serves clients there, well or not: one that
 	// still receives its first state does not.
 	AnswersSQL(ctx context.Context, a netip.Addr) bool
-	// ClusterUUID asks a running member which cluster it belongs to.
+	// ClusterUUID asks a running member which cluster it belongs to; errNonPrimary if it says that it has none.
 	ClusterUUID(ctx context.Context, env service.Env, n model.Node) (string, error)
 	// Detector asks a running member how it does and what its failure detector is set to.
 	Detector(ctx context.Context, env service.Env, n model.Node) (status, detector, error)
 }
+
+// errNonPrimary: the member answers, and has no Primary.
+var errNonPrimary = errors.New("the member is not in a Primary")
 
 type network struct{}
 
@@ -199,7 +202,7 @@ func (network) ClusterUUID(ctx context.Context, env service.Env, n model.Node) (
 	if uuid := st["wsrep_cluster_state_uuid"]; uuid != "" && st.primary() {
 		return strings.ToLower(uuid), nil
 	}
-	return "", fmt.Errorf("it is %s", st["wsrep_cluster_status"])
+	return "", fmt.Errorf("%w: it is %s", errNonPrimary, st["wsrep_cluster_status"])
 }
 
 func (network) Detector(ctx context.Context, env service.Env, n model.Node) (status, detector, error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -228,6 +229,41 @@ func (s *Service) freeJoiner(ctx context.Context, env service.Env) (freed bool, 
 	}
 }
 
+// notOrphaned is the Check of "release": no server waits here for a state that nobody will send. One does if it has no
+// data of its own, no transfer comes in, and no other controller can be a donor: each refuses clients, or
+// says itself that it has no Primary. It would go on waiting, also as a member of the group that its donor founds
+// anew, and ending it then costs that group its majority (one of two).
+func (s *Service) notOrphaned(ctx context.Context, env service.Env, _ map[string]string) (bool, string, error) {
+	unit, err := env.Host.Unit(ctx, unitName)
+	if err != nil {
+		return false, "", fmt.Errorf("ask for the state of %s: %w", unitName, err)
+	}
+	if unit.Active != "activating" {
+		return true, "", nil
+	}
+	state, present, err := readGrastate(env.Host)
+	if err != nil || (present && !state.none()) || receiving(ctx, env.Host) {
+		return true, "", nil // whatever is wrong with its own data is for its start to judge
+	}
+	for _, n := range env.Cluster.Controllers() {
+		if n.Name == env.Node.Name || !s.members.AnswersSQL(ctx, n.Address()) {
+			continue
+		}
+		if _, err := s.members.ClusterUUID(ctx, env, n); !errors.Is(err, errNonPrimary) {
+			return true, "", nil // a donor, or not known not to be one
+		}
+	}
+	return false, "waits for a state transfer, but no member is left to send it", nil
+}
+
+// release ends a server that waits for nothing.
+func (s *Service) release(ctx context.Context, env service.Env, args map[string]string) error {
+	if done, _, err := s.notOrphaned(ctx, env, args); done || err != nil {
+		return err
+	}
+	return stopWaiting(ctx, env)
+}
+
 // receiving reports whether a state transfer's connection stands.
 func receiving(ctx context.Context, h host.Host) bool {
 	out, err := h.Run(ctx, host.Cmd{Args: []string{"ss", "-Htn", "state", "established", "sport", "=", ":" + strconv.Itoa(model.PortGaleraSST)}})
@@ -251,20 +287,27 @@ func stopWaiting(ctx context.Context, env service.Env) error {
 	return nil
 }
 
-// moveAside keeps a copy of grastate.dat and takes it out of the data directory.
+// moveAside keeps copies of grastate.dat, which forbids to found, and of the saved view, and takes them out of the data
+// directory. With the view the founder would take up the identity that the members of the given up group know it
+// by; their messages then broke its new group (its provider closed with "failed to form singleton view").
 func moveAside(ctx context.Context, env service.Env) error {
-	f, err := env.Host.ReadFile(grastateFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	for _, name := range []string{grastateFile, viewFile} {
+		f, err := env.Host.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("keep %s: %w", name, err)
+		}
+		kept := host.File{Path: filepath.Join(evidenceDir, filepath.Base(name)), Mode: 0o600, Owner: "root", Group: "root", Content: f.Content}
+		if err := env.Host.WriteFile(ctx, kept, nil); err != nil {
+			return fmt.Errorf("keep %s: %w", name, err)
+		}
+		if err := env.Host.RemoveFile(name); err != nil {
+			return fmt.Errorf("take %s away: %w", name, err)
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("keep %s: %w", grastateFile, err)
-	}
-	kept := host.File{Path: evidenceDir + "/grastate.dat", Mode: 0o600, Owner: "root", Group: "root", Content: f.Content}
-	if err := env.Host.WriteFile(ctx, kept, nil); err != nil {
-		return fmt.Errorf("keep %s: %w", grastateFile, err)
-	}
-	return env.Host.RemoveFile(grastateFile)
+	return nil
 }
 
 // noteFounding records, durably and before anything is started, that this node founds the cluster.

@@ -55,6 +55,8 @@ type fakePeers struct {
 	sql   map[string]bool   // by address
 	// members are how the others do, by name.
 	members map[string]member
+	// unreadable: whoever serves clients cannot be asked.
+	unreadable bool
 }
 
 type member struct {
@@ -75,7 +77,10 @@ func (f fakePeers) ClusterUUID(_ context.Context, _ service.Env, n model.Node) (
 	if u := f.uuid[n.Name]; u != "" {
 		return u, nil
 	}
-	return "", errors.New("it is non-Primary")
+	if f.unreadable {
+		return "", errors.New("access denied")
+	}
+	return "", errNonPrimary
 }
 
 func (f fakePeers) Detector(_ context.Context, _ service.Env, n model.Node) (status, detector, error) {
@@ -147,11 +152,13 @@ func (r *rig) grastate(uuid, seqno, safe string) {
 // first is what the planner passes on the first controller.
 var first = map[string]string{"bootstrap": "true"}
 
+// put is a file that is there before.
+func put(path, content string) func(*rig) {
+	return func(r *rig) { r.host.PutFile(host.File{Path: path, Mode: 0o600, Content: []byte(content)}) }
+}
+
 func TestStart(t *testing.T) {
 	running2 := fakePeers{reach: map[string]reach{"198.18.0.12": running}, uuid: map[string]string{"ctl2": someUUID}}
-	put := func(path, content string) func(*rig) {
-		return func(r *rig) { r.host.PutFile(host.File{Path: path, Mode: 0o600, Content: []byte(content)}) }
-	}
 	cases := map[string]struct {
 		node  string
 		peers fakePeers
@@ -372,4 +379,61 @@ func TestJoinerWithoutDonorStartsAnew(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A server that waits for a state is ended only when it is sure that nobody will send it: it has nothing, nothing
+// comes in, and no other member can be a donor.
+func TestOrphansAreReleased(t *testing.T) {
+	const connected = "ESTAB 0 0 198.18.0.12:4444 198.18.0.11:40000"
+	founder := map[string]bool{"198.18.0.11": true}
+	cases := map[string]struct {
+		active, ss string
+		history    bool
+		peers      fakePeers
+		orphan     bool
+	}{
+		"its donor is dead":                {active: "activating", orphan: true},
+		"its donor came back non-Primary":  {active: "activating", peers: fakePeers{sql: founder}, orphan: true},
+		"not started yet":                  {active: "inactive"},
+		"serves":                           {active: "active"},
+		"the state comes in":               {active: "activating", ss: connected},
+		"has a history":                    {active: "activating", history: true},
+		"a donor is there":                 {active: "activating", peers: fakePeers{sql: founder, uuid: map[string]string{"ctl1": someUUID}}},
+		"a possible donor cannot be asked": {active: "activating", peers: fakePeers{sql: founder, unreadable: true}},
+	}
+	for name, c := range cases {
+		r := newRig(t, "ctl2", c.peers)
+		r.host.PutUnit(unitName, host.UnitState{Loaded: true, Active: c.active})
+		r.host.Answer("ss -Htn", c.ss, 0)
+		if c.history {
+			r.grastate(someUUID, "-1", "0")
+		}
+		done, reason, err := r.notOrphaned(t.Context(), r.env, nil)
+		if err != nil || done == c.orphan || (reason == "") != done {
+			t.Errorf("%s: done %v (%q), %v", name, done, reason, err)
+		}
+		if err := r.release(t.Context(), r.env, nil); err != nil {
+			t.Errorf("%s: release: %v", name, err)
+		}
+		if st, _ := r.host.Unit(t.Context(), unitName); (st.Active == c.active) == c.orphan {
+			t.Errorf("%s: the unit was %s, is %s", name, c.active, st.Active)
+		}
+	}
+}
+
+// Founding again must not take up the identity that others know from the attempt before.
+func TestFoundingAgainTakesTheViewAside(t *testing.T) {
+	r := newRig(t, "ctl1", fakePeers{})
+	put(BootstrappedFile, someUUID)(r)
+	r.grastate(someUUID, "-1", "0")
+	put(viewFile, "my_uuid: 0f3df18e")(r)
+	if err := r.start(t.Context(), r.env, first); err != nil || !r.marked {
+		t.Fatalf("founded %v, %v", r.marked, err)
+	}
+	if _, err := r.host.ReadFile(viewFile); err == nil {
+		t.Error("the saved view is still there")
+	}
+	if f, err := r.host.ReadFile(evidenceDir + "/gvwstate.dat"); err != nil || content(f) != "my_uuid: 0f3df18e" {
+		t.Errorf("no copy was kept: %q, %v", content(f), err)
+	}
 }
