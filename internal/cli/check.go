@@ -66,7 +66,11 @@ func (g *globals) checkFirst(ctx context.Context, s *app.Session) error {
 	}
 	if n := critical(conditions); n > 0 {
 		view.Conditions(g.err, conditions)
-		return &hinted{fmt.Sprintf("nothing was changed: %d of the rules above are broken", n), "mend them, then look with 'nines check'"}
+		broken := "1 of the rules above is broken"
+		if n > 1 {
+			broken = fmt.Sprintf("%d of the rules above are broken", n)
+		}
+		return &hinted{"nothing was changed: " + broken, "mend what they name, then look with 'nines check'"}
 	}
 	if n := len(conditions); n > 0 {
 		fmt.Fprintf(g.err, "%d warnings about the machines: 'nines check' shows them.\n", n)

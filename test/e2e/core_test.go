@@ -164,12 +164,12 @@ func drift(t *testing.T, cluster string) {
 func upgrade(t *testing.T, cluster string) {
 	other := t.TempDir() + "/nines"
 	build(t, other, "v0-other")
-	ctx := startRequests(t)
+	clients := startRequests(t)
 	r := ninesAs(t, other, 3*time.Minute, "-c", cluster, "upgrade", "agents")
 	if r.code != 0 {
 		t.Fatalf("upgrade: exit %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
-	if n, failed := ctx.stop(); failed > 0 {
+	if n, failed := clients.stop(); failed > 0 || n == 0 {
 		t.Errorf("%d of %d requests failed during the upgrade", failed, n)
 	}
 	must(t, 3*time.Minute, "-c", cluster, "upgrade", "agents")
