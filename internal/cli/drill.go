@@ -94,22 +94,24 @@ func drillList(drills []drill.Drill) []listed {
 func newDrillRunCommand(g *globals, site func() (drillSite, error)) *cobra.Command {
 	var repeat int
 	var seed uint64
+	var all bool
 	cmd := &cobra.Command{
-		Use:   "run NAME",
-		Short: "Run a drill and print what clients felt",
-		Long:  "Runs a drill. Exit code 0: every run passed, 2: a run failed its limits, 1: nothing could be measured.",
+		Use:   "run NAME... | --all",
+		Short: "Run drills and print what clients felt",
+		Long: `Runs drills one after the other, each on a whole cluster. Exit code 0: every run passed, 2: a run failed its
+limits, 1: something could not be measured.`,
 		Example: `  nines drill run vip-holder-power-off
-  nines drill run kill-keystone --repeat 10 --json`,
-		Args: cobra.ExactArgs(1),
+  nines drill run kill-keystone --repeat 10 --json
+  nines drill run --all`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if repeat < 1 {
-				return &usageError{fmt.Errorf("--repeat %d: at least one run", repeat), cmd.CommandPath() + " --help"}
+			if err := drillArguments(args, all, repeat); err != nil {
+				return &usageError{err, cmd.CommandPath() + " --help"}
 			}
 			s, err := site()
 			if err != nil {
 				return err
 			}
-			d, err := findDrill(s, args[0])
+			drills, err := chosenDrills(s, args)
 			if err != nil {
 				return err
 			}
@@ -120,28 +122,54 @@ func newDrillRunCommand(g *globals, site func() (drillSite, error)) *cobra.Comma
 			if !cmd.Flags().Changed("seed") {
 				seed = uint64(rand.Uint32()) // short enough to be typed again
 			}
-			runs, err := g.drill(cmd.Context(), s, d, seed, repeat)
-			return g.drilled(runs, cmd.Flags().Changed("repeat"), err)
+			var runs []drill.Report
+			for _, d := range drills {
+				var done []drill.Report
+				done, err = g.drill(cmd.Context(), s, d, seed, repeat)
+				if runs = append(runs, done...); err != nil {
+					break
+				}
+			}
+			return g.drilled(runs, all || len(drills) > 1 || cmd.Flags().Changed("repeat"), err)
 		},
 	}
+	cmd.Flags().BoolVar(&all, "all", false, "run every drill that 'nines drill list' shows")
 	cmd.Flags().IntVar(&repeat, "repeat", 1, "how many runs; run `N` has the seed plus N-1")
 	cmd.Flags().Uint64Var(&seed, "seed", 0, "`SEED` of a run to do again: same moment, same choice of node (default: random)")
 	return cmd
 }
 
-func findDrill(s drillSite, name string) (drill.Drill, error) {
-	drills, err := s.Drills()
-	if err != nil {
-		return drill.Drill{}, err
+// drillArguments says what is wrong with the arguments of drill run.
+func drillArguments(names []string, all bool, repeat int) error {
+	switch {
+	case repeat < 1:
+		return fmt.Errorf("--repeat %d: at least one run", repeat)
+	case all && len(names) > 0:
+		return errors.New("--all runs every drill: name none beside it")
+	case !all && len(names) == 0:
+		return errors.New("name a drill, or say --all")
 	}
-	i := slices.IndexFunc(drills, func(d drill.Drill) bool { return d.Name == name })
-	if i < 0 {
-		return drill.Drill{}, &hinted{fmt.Sprintf("there is no drill %q", name), "'nines drill list' shows them"}
-	}
-	return drills[i], nil
+	return nil
 }
 
-// drill does the runs one after the other, until one cannot be measured.
+// chosenDrills are the drills of these names, or all where none is named.
+func chosenDrills(s drillSite, names []string) ([]drill.Drill, error) {
+	all, err := s.Drills()
+	if err != nil || len(names) == 0 {
+		return all, err
+	}
+	var out []drill.Drill
+	for _, name := range names {
+		i := slices.IndexFunc(all, func(d drill.Drill) bool { return d.Name == name })
+		if i < 0 {
+			return nil, &hinted{fmt.Sprintf("there is no drill %q", name), "'nines drill list' shows them"}
+		}
+		out = append(out, all[i])
+	}
+	return out, nil
+}
+
+// drill does the runs of one drill one after the other, until one cannot be measured.
 func (g *globals) drill(ctx context.Context, s drillSite, d drill.Drill, seed uint64, repeat int) ([]drill.Report, error) {
 	var runs []drill.Report
 	for i := range uint64(repeat) {
@@ -227,8 +255,20 @@ func sentence(r drill.Report) string {
 	return fmt.Sprintf("%s on %s%s: %s, %d of %d acknowledged writes lost, %s", r.Name, r.Node, label, felt, r.Acks.Lost, r.Acks.Written, whole)
 }
 
-// showDrills writes what several runs have in common.
+// showDrills writes what several runs have in common, drill by drill.
 func showDrills(w io.Writer, runs []drill.Report) {
+	for len(runs) > 0 {
+		n := slices.IndexFunc(runs, func(r drill.Report) bool { return r.Name != runs[0].Name })
+		if n < 0 {
+			n = len(runs)
+		}
+		showRepeats(w, runs[:n])
+		runs = runs[n:]
+	}
+}
+
+// showRepeats writes what the runs of one drill have in common.
+func showRepeats(w io.Writer, runs []drill.Report) {
 	passed := 0
 	longest := map[string][]int64{}
 	for _, r := range runs {
@@ -239,7 +279,11 @@ func showDrills(w io.Writer, runs []drill.Report) {
 			longest[p.Name] = append(longest[p.Name], p.Longest)
 		}
 	}
-	fmt.Fprintf(w, "\n%d of %d runs of %s passed.\n\n", passed, len(runs), runs[0].Name)
+	fmt.Fprintf(w, "\n%d of %d runs of %s passed.\n", passed, len(runs), runs[0].Name)
+	if len(runs) == 1 {
+		return // its own table says it
+	}
+	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "LONGEST OUTAGE\tLEAST\tMEDIAN\tMOST")
 	for _, p := range runs[0].Probes {

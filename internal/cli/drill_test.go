@@ -21,7 +21,7 @@ type rehearsal struct {
 }
 
 func (r *rehearsal) Drills() ([]drill.Drill, error) {
-	return []drill.Drill{{Name: "kill-x", Title: "kill x", Limits: []drill.Limit{{Probe: "vip-tcp", NoFailures: true}}}}, nil
+	return []drill.Drill{{Name: "kill-x", Title: "kill x", Limits: []drill.Limit{{Probe: "vip-tcp", NoFailures: true}}}, {Name: "freeze-x", Title: "freeze x"}}, nil
 }
 func (r *rehearsal) Open() error { r.open++; return nil }
 func (r *rehearsal) Close()      { r.open-- }
@@ -70,9 +70,13 @@ func TestDrillRun(t *testing.T) {
 			[]string{"FAIL kill-x", "  - vip-tcp: too long"}, two},
 		"repeats": {&rehearsal{verdicts: []string{drill.Pass, drill.Fail, drill.Pass}}, []string{"run", "kill-x", "--repeat", "3"},
 			[]string{"2 of 3 runs of kill-x passed", "vip-tcp         0.10 s  0.20 s  0.30 s"}, two},
+		"all": {&rehearsal{verdicts: []string{drill.Pass, drill.Fail}}, []string{"run", "--all"},
+			[]string{"PASS kill-x", "FAIL freeze-x", "1 of 1 runs of kill-x passed", "0 of 1 runs of freeze-x passed"}, two},
+		"several": {&rehearsal{verdicts: []string{drill.Pass, drill.Pass, drill.Pass, drill.Pass}}, []string{"run", "freeze-x", "kill-x", "--repeat", "2"},
+			[]string{"2 of 2 runs of freeze-x passed", "2 of 2 runs of kill-x passed", "vip-tcp         0.30 s  0.40 s  0.40 s"}, nil},
 		"stops when nothing can be measured": {&rehearsal{verdicts: []string{drill.Pass}, broken: broken}, []string{"run", "kill-x", "--repeat", "3"},
 			[]string{"PASS"}, broken},
-		"list": {&rehearsal{}, []string{"list"}, []string{"kill-x  kill x"}, nil},
+		"list": {&rehearsal{}, []string{"list"}, []string{"kill-x    kill x", "freeze-x  freeze x"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, err := drillCommand(t, tc.site, tc.args...)
@@ -106,7 +110,7 @@ func TestDrillSeeds(t *testing.T) {
 }
 
 func TestDrillRefusesNonsense(t *testing.T) {
-	for _, args := range [][]string{{"run"}, {"run", "unknown"}, {"run", "kill-x", "--repeat", "0"}} {
+	for _, args := range [][]string{{"run"}, {"run", "unknown"}, {"run", "kill-x", "unknown"}, {"run", "kill-x", "--all"}, {"run", "kill-x", "--repeat", "0"}} {
 		if _, err := drillCommand(t, &rehearsal{verdicts: []string{drill.Pass}}, args...); err == nil {
 			t.Errorf("%q was accepted", args)
 		}
