@@ -54,15 +54,18 @@ func (a *Agent) validity(path string) model.Validity {
 }
 
 func (a *Agent) getNode(w http.ResponseWriter, r *http.Request) error {
-	api.WriteJSON(w, a.report(r.Context()))
+	api.WriteJSON(w, a.report(r.Context(), api.LookOf(r)))
 	return nil
 }
 
-// report is this node as it is now, with what drifted since the last apply.
-func (a *Agent) report(ctx context.Context) api.NodeReport {
+// report is this node as it is now, with what drifted since the last apply if that is asked for.
+func (a *Agent) report(ctx context.Context, look api.Look) api.NodeReport {
 	rep := api.NodeReport{Version: a.version(ctx), Services: a.watch.all()}
 	if m := a.member.Load(); m != nil {
 		rep.Quorum, _ = m.HasQuorum()
+	}
+	if look == api.LookAtHealth {
+		return rep
 	}
 	c, err := a.cache.spec()
 	if err != nil {
@@ -117,7 +120,7 @@ func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) error {
 	if st.Store, err = s.Members(ctx); err != nil {
 		a.Log.Debug("members of etcd", "err", err)
 	}
-	st.Nodes = a.askAll(ctx, c)
+	st.Nodes = a.askAll(ctx, c, api.LookOf(r))
 	st.Conditions = a.judge(c, &st)
 	st.Healthy = health.Healthy(st.Conditions)
 	api.WriteJSON(w, st)
@@ -125,7 +128,7 @@ func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) error {
 }
 
 // askAll asks the agent of every node, side by side.
-func (a *Agent) askAll(ctx context.Context, c *model.Cluster) []api.NodeStatus {
+func (a *Agent) askAll(ctx context.Context, c *model.Cluster, look api.Look) []api.NodeStatus {
 	out := make([]api.NodeStatus, len(c.Nodes))
 	var wg sync.WaitGroup
 	for i, n := range c.Nodes {
@@ -133,7 +136,7 @@ func (a *Agent) askAll(ctx context.Context, c *model.Cluster) []api.NodeStatus {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 			defer cancel()
-			rep, err := a.peers.NodeReport(ctx, api.NodeAddr(n))
+			rep, err := a.peers.NodeReport(ctx, api.NodeAddr(n), look)
 			if err != nil {
 				out[i].Error, out[i].Expired = err.Error(), api.Expired(err)
 				return

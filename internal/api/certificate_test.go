@@ -67,7 +67,7 @@ func TestExpiredCertificates(t *testing.T) {
 			if Expired(err) != tc.agents {
 				t.Errorf("Expired says %v of %v", !tc.agents, err)
 			}
-			_, err = c.Status(t.Context())
+			_, err = c.Status(t.Context(), LookForDrift)
 			var nobody *NobodyError
 			if !errors.As(err, &nobody) || !strings.Contains(err.Error(), tc.says) || !strings.Contains(nobody.Hint(), "over SSH") {
 				t.Errorf("nobody answers: got %v", err)

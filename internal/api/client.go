@@ -179,8 +179,8 @@ func (c *Client) Version(ctx context.Context, addr string) (v Version, err error
 }
 
 // NodeReport asks the agent at addr how its node is.
-func (c *Client) NodeReport(ctx context.Context, addr string) (r NodeReport, err error) {
-	return r, c.call(ctx, http.MethodGet, addr, PathNode, nil, &r)
+func (c *Client) NodeReport(ctx context.Context, addr string, look Look) (r NodeReport, err error) {
+	return r, c.call(ctx, http.MethodGet, addr, PathNode+look.query(), nil, &r)
 }
 
 // Observe asks a node's agent what is. It implements converge.Agents.
@@ -194,8 +194,8 @@ func (c *Client) Op(ctx context.Context, n model.Node, req converge.OpRequest) (
 }
 
 // Status asks for the cluster's status.
-func (c *Client) Status(ctx context.Context) (s Status, err error) {
-	return s, c.any(ctx, http.MethodGet, PathStatus, nil, &s)
+func (c *Client) Status(ctx context.Context, look Look) (s Status, err error) {
+	return s, c.any(ctx, http.MethodGet, PathStatus+look.query(), nil, &s)
 }
 
 // Plan asks the leader what would change.

@@ -195,7 +195,7 @@ func (s *Session) UpgradeAgents(ctx context.Context, emit progress.Emit) error {
 
 func (s *Session) leaderLast(ctx context.Context) []model.Node {
 	nodes := slices.Clone(s.Cluster.Nodes)
-	st, err := s.Client.Status(ctx)
+	st, err := s.Client.Status(ctx, api.LookAtHealth)
 	if err != nil {
 		return nodes // nothing was applied yet: any order is right
 	}

@@ -157,7 +157,7 @@ const settleTime = 20 * time.Second
 func (g *globals) settle(ctx context.Context, agents *api.Client) error {
 	deadline := time.Now().Add(settleTime)
 	for {
-		st, err := agents.Status(ctx)
+		st, err := agents.Status(ctx, api.LookForDrift)
 		if err == nil && st.Healthy {
 			return nil
 		}

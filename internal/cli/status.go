@@ -60,7 +60,7 @@ func newStatusCommand(g *globals) *cobra.Command {
 
 // statusOf is the cluster as its agents see it, and what is wrong on this side.
 func statusOf(ctx context.Context, s *app.Session, agents *api.Client) (api.Status, error) {
-	st, err := agents.Status(ctx)
+	st, err := agents.Status(ctx, api.LookForDrift)
 	if err != nil {
 		return st, err
 	}

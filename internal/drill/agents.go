@@ -15,8 +15,13 @@ type Agents struct {
 }
 
 // Snapshot implements Observer.
-func (a Agents) Snapshot(ctx context.Context) (Snapshot, error) {
-	st, err := a.Client.Status(ctx)
+func (a Agents) Snapshot(ctx context.Context) (Snapshot, error) { return a.look(ctx, api.LookAtHealth) }
+
+// Inspect implements Observer.
+func (a Agents) Inspect(ctx context.Context) (Snapshot, error) { return a.look(ctx, api.LookForDrift) }
+
+func (a Agents) look(ctx context.Context, look api.Look) (Snapshot, error) {
+	st, err := a.Client.Status(ctx, look)
 	if err != nil {
 		return Snapshot{}, err
 	}

@@ -220,7 +220,10 @@ type Injector interface {
 
 // Observer says how the cluster is, as its agents see it.
 type Observer interface {
+	// Snapshot is cheap: under load it is asked for again and again, and must not be felt itself.
 	Snapshot(ctx context.Context) (Snapshot, error)
+	// Inspect also tells what is not as the last apply left it.
+	Inspect(ctx context.Context) (Snapshot, error)
 }
 
 // Credentials hands out the secrets that probes need, by name.

@@ -131,11 +131,16 @@ func (x *run) whole(ctx context.Context, deadline time.Time) ([]string, error) {
 func (x *run) look(ctx context.Context) []string {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	s, err := x.Observer.Snapshot(ctx)
-	if err != nil {
-		return []string{"its state is not known: " + failure(err)}
+	for _, see := range []func(context.Context) (Snapshot, error){x.Observer.Snapshot, x.Observer.Inspect} {
+		s, err := see(ctx)
+		if err != nil {
+			return []string{"its state is not known: " + failure(err)}
+		}
+		if why := Gate(x.Cluster, s); len(why) > 0 {
+			return why
+		}
 	}
-	return Gate(x.Cluster, s)
+	return nil
 }
 
 func (x *run) underLoad(ctx context.Context) (err error) {

@@ -65,6 +65,8 @@ func (s *site) Snapshot(context.Context) (Snapshot, error) {
 	return snap, nil
 }
 
+func (s *site) Inspect(ctx context.Context) (Snapshot, error) { return s.Snapshot(ctx) }
+
 func (s *site) hurt(what, node string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
