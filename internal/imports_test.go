@@ -44,6 +44,8 @@ var allowed = map[string]struct {
 	"api":                 {"model plan health service converge etcd check", "words on the wire"},
 	"agent":               {"api model plan health service node converge host store etcd secret progress check", "one node's process"},
 	"drill":               {"model health service plan progress api converge", "what clients feel"},
+	"smoke":               {"model progress smoke/guest", "a user of the cloud: it sees endpoints, and nothing of how they are kept up"},
+	"smoke/guest":         {"", "packages in, a bootable image out"},
 	"render":              {"model plan service secret", "files without touching anything"},
 	"lab":                 {"model config progress", "where machines come from; nothing below knows it"},
 	"app":                 {"*", "the composition root"},
@@ -85,7 +87,7 @@ var outside = map[string]string{
 	"filippo.io/age":                 "secret",
 	"github.com/rabbitmq/amqp091-go": "drill",
 	"github.com/go-sql-driver/mysql": "service/galera openstack drill",
-	"github.com/gophercloud/":        "openstack",
+	"github.com/gophercloud/":        "openstack smoke",
 	"github.com/vishvananda/netlink": "lab service/keepalived agent host",
 }
 

@@ -2,7 +2,7 @@
 //
 // A command is one file (its constructor takes the globals) and one line in
 // commands. Exit codes: 0 success; 1 failure; 2 success with something to look at
-// (plan: there are changes, status: not healthy, drill: failed verdict);
+// (plan: there are changes, status: not healthy, drill: failed verdict, smoke: failed step);
 // 64 wrong usage; 130 interrupted. What was asked for goes to standard output,
 // everything else (progress, errors, logs) to standard error.
 //
@@ -38,6 +38,7 @@ func commands() []group {
 			newPlanCommand, newApplyCommand, newStatusCommand, newUpgradeCommand}},
 		{"prove", "Try it and prove it:", []func(*globals) *cobra.Command{
 			func(g *globals) *cobra.Command { return newLabCommand(g.deployLab) },
+			func(g *globals) *cobra.Command { return newSmokeCommand(g, g.smokeHere) },
 			func(g *globals) *cobra.Command { return newDrillCommand(g, g.drillsHere) }}},
 		{"", "", []func(*globals) *cobra.Command{newAgentCommand, newExclusiveCommand, newMeasureCommand, newVersionCommand}},
 	}
@@ -132,8 +133,8 @@ Which cluster a command means: -c FILE, else $NINES_CLUSTER, else
 ./cluster.yaml, else the only lab on this machine.
 
 Exit codes: 0 success, 1 failure, 2 success with something to look at (plan:
-there are changes; status: not healthy; drill: failed verdict), 64 wrong usage,
-130 interrupted.`,
+there are changes; status: not healthy; drill: failed verdict; smoke: failed
+step), 64 wrong usage, 130 interrupted.`,
 		Example: `  nines init                 # write a commented cluster.yaml
   nines plan                 # what would change
   nines apply                # change it
