@@ -192,7 +192,7 @@ func newView(c *model.Cluster, n model.Node, ls []service.Listener, password str
 		servers = append(servers, serverView{Name: m.Name, Address: a, CA: model.PathCA, HealthPort: model.PortHealth})
 	}
 	for _, l := range ls {
-		lv := listenerView{Listener: l, VIP: c.VIP.Address.Addr().String(), Servers: servers, Shared: len(v.Peers) > 1, Fall: t.Fall + 1}
+		lv := listenerView{Listener: l, VIP: c.VIP.Address.Addr().String(), Servers: servers, Shared: len(v.Peers) > 1, Fall: t.Fall + 2}
 		switch {
 		case l.IdleTimeout > 0:
 			lv.Idle = millis(l.IdleTimeout)
