@@ -116,6 +116,7 @@ func Build(spec string, rs []Resource, seen Observed) (Plan, error) {
 	// interrupted rolling restart, which leaves one member stopped, can be gone on with.
 	serving := map[string][]string{}
 	maps.Copy(serving, seen.Serving)
+	whole := lastOfMembers(order, all)
 	for _, id := range order {
 		r := all[ID(id)]
 		op := opFor(r, all, seen, serving, ops.After(id))
@@ -123,11 +124,26 @@ func Build(spec string, rs []Resource, seen Observed) (Plan, error) {
 			p.Blocked = append(p.Blocked, quorumBlock(op))
 		}
 		p.Ops = append(p.Ops, op)
-		if m := memberOf(r); m != nil && r.Unit.Running && !slices.Contains(serving[m.Quorum], r.Node) {
+		if m := memberOf(r); whole[id] && r.Unit.Running && !slices.Contains(serving[m.Quorum], r.Node) {
 			serving[m.Quorum] = append(slices.Clone(serving[m.Quorum]), r.Node)
 		}
 	}
 	return p, nil
+}
+
+// lastOfMembers are the ops after which a member is there: the last of its units, all of which make one member.
+func lastOfMembers(order []string, all map[ID]Resource) map[string]bool {
+	last := map[[2]string]string{}
+	for _, id := range order {
+		if m := memberOf(all[ID(id)]); m != nil {
+			last[[2]string{m.Quorum, all[ID(id)].Node}] = id
+		}
+	}
+	out := map[string]bool{}
+	for _, id := range last {
+		out[id] = true
+	}
+	return out
 }
 
 func opFor(r Resource, all map[ID]Resource, seen Observed, serving map[string][]string, after []string) Op {

@@ -124,6 +124,26 @@ restart mariadb.service on ctl1 [quorum 2/3]
 restart mariadb.service on ctl3 [quorum 2/3] < ctl1:unit ctl2:unit`,
 		},
 		{
+			name: "what is started beside a unit on the same node is not yet a member to lose",
+			rs: galera(three, func(rs []plan.Resource) {
+				for i := range rs {
+					if rs[i].Unit != nil && rs[i].Node == "ctl2" { // now the second on ctl1
+						rs[i].Node = "ctl1"
+					}
+				}
+				for i := range rs {
+					if rs[i].Unit != nil {
+						rs[i].Unit.Member.Needed = 1
+					}
+				}
+			}),
+			change: []func(*plan.Observed){drift("start", "ctl1"), drift("restart", "ctl2"), drift("start", "ctl3"), func(o *plan.Observed) { clear(o.Serving) }},
+			want: `
+start mariadb.service on ctl1
+restart mariadb.service on ctl1 [quorum 0/3]
+start mariadb.service on ctl3 < ctl1:unit ctl2:unit`,
+		},
+		{
 			name:   "a start waits while another restarts",
 			rs:     galera(three),
 			change: []func(*plan.Observed){drift("restart", "ctl1"), drift("start", "ctl3")},

@@ -30,4 +30,8 @@ while read -r unit; do
 	*) systemctl disable "$unit" ;;
 	esac
 done </tmp/units
+# What has a script of old alone (Neutron's workers) starts by its links.
+comm -13 /tmp/before /tmp/after | sed -n 's,^/etc/rc..d/S[0-9][0-9],,p' | sort -u | while read -r script; do
+	update-rc.d "$script" disable
+done
 rm -f /tmp/before /tmp/after /tmp/units
