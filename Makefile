@@ -17,10 +17,16 @@ build: bin/nines
 bin/nines: FORCE
 	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/nines
 
-# The race detector needs a C compiler; the lab tests ask with curl, as users do.
+# What a target needs and root can install; without root it is said.
+define need
+	@command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] || { echo "$(1) is needed: apt-get install $(2), as root"; exit 1; }; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2); }
+endef
+
+# The race detector needs a C compiler.
 .PHONY: tools
 tools:
-	@command -v gcc >/dev/null && command -v curl >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq gcc libc6-dev curl; }
+	$(call need,gcc,gcc libc6-dev)
 
 # Everything: fast tests with the race detector, then the lab with real components.
 test: lint unit e2e
@@ -29,7 +35,8 @@ unit: tools
 	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /test/e2e)
 
 # Skipped with one clear line without root or where systemd-nspawn cannot run.
-e2e: build tools
+e2e: build
+	$(if $(filter 0,$(shell id -u)),$(call need,curl,curl))
 	NINES=$(CURDIR)/bin/nines NINES_E2E_LAB=$(E2E_LAB) $(GO) test -count=1 -timeout 40m -v ./test/e2e/...
 
 race: tools

@@ -3,6 +3,7 @@ package smoke
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"strings"
 
@@ -172,7 +173,7 @@ func (o *openStack) emptyRouter(ctx context.Context, t Thing) error {
 			continue
 		}
 		_, err := routers.RemoveInterface(ctx, o.network, t.ID, routers.RemoveInterfaceOpts{PortID: p.ID}).Extract()
-		if err != nil && !gophercloud.ResponseCodeIs(err, 404) {
+		if err != nil && !gophercloud.ResponseCodeIs(err, http.StatusNotFound) {
 			return err
 		}
 	}
