@@ -32,7 +32,7 @@ func (a *Agent) handler() http.Handler {
 				return
 			}
 			if err := f(w, r); err != nil {
-				api.WriteError(w, err)
+				api.WriteError(w, passing(err))
 			}
 		})
 	}
@@ -50,6 +50,16 @@ func (a *Agent) handler() http.Handler {
 	handle("PUT "+api.PathBinary, operators, a.putBinary)
 	return mux
 }
+
+// passing tells the client that an error for lack of a quorum may soon be over.
+func passing(err error) error {
+	if errors.Is(err, store.ErrNoQuorum) {
+		return &api.Error{Status: http.StatusServiceUnavailable, Code: api.CodeNoLeader, Text: err.Error(), Next: hintNoLeader}
+	}
+	return err
+}
+
+const hintNoLeader = "try again in a few seconds; 'nines status' shows the members of etcd"
 
 func (who role) check(r *http.Request) error {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {

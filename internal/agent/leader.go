@@ -137,7 +137,7 @@ func (a *Agent) leaderOrRedirect(ctx context.Context) (*leadership, error) {
 	}
 	holder, _, err := s.Holder(ctx, converge.LeaderLease)
 	if err != nil || holder == a.Config.Node {
-		return nil, &api.Error{Status: 503, Code: api.CodeNoLeader, Text: "no leader yet", Next: "try again in a few seconds; 'nines status' shows the members of etcd"}
+		return nil, &api.Error{Status: 503, Code: api.CodeNoLeader, Text: "no leader yet", Next: hintNoLeader}
 	}
 	for _, m := range a.Config.Members {
 		if m.Name == holder {

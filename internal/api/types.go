@@ -157,6 +157,9 @@ func (e *Error) Error() string { return e.Text }
 // Hint says what to do now.
 func (e *Error) Hint() string { return e.Next }
 
+// Passing implements converge.Passing: an election takes seconds.
+func (e *Error) Passing() bool { return e.Code == CodeNoLeader }
+
 // Codes of errors that clients act on.
 const (
 	CodeBusy      = "busy"
@@ -224,8 +227,8 @@ func (e *UnreachableError) Error() string {
 // Unwrap returns the cause.
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
-// Unreachable marks the error for callers that may try again.
-func (e *UnreachableError) Unreachable() bool { return true }
+// Passing implements converge.Passing.
+func (e *UnreachableError) Passing() bool { return true }
 
 // Hint says what to do now.
 func (e *UnreachableError) Hint() string {

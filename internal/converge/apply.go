@@ -206,8 +206,8 @@ func (l *Leader) finish(ctx context.Context, r Record, err error) {
 	l.release()
 }
 
-// op has one op done by the agent of its node. An agent that does not answer may
-// be restarting: the op is sent again until opWait is over.
+// op has one op done by the agent of its node. An agent that does not answer may be restarting, one without
+// a quorum may wait for an election: the op is sent again until opWait is over.
 func (l *Leader) op(ctx context.Context, r Record, op plan.Op) error {
 	node, _ := r.Spec.Node(op.Node)
 	rec := OpRecord{Op: op, Running: true, Result: plan.Result{ID: op.ID, Started: l.now()}}
@@ -230,15 +230,15 @@ const (
 	retryEvery = 500 * time.Millisecond
 )
 
-// Unreachable is implemented by errors that say the agent did not answer.
-type Unreachable interface{ Unreachable() bool }
+// Passing is implemented by errors that may be over when the same is asked again.
+type Passing interface{ Passing() bool }
 
 func (l *Leader) send(ctx context.Context, node model.Node, req OpRequest) (plan.Result, error) {
 	var gone time.Time
 	for {
 		res, err := l.agents.Op(ctx, node, req)
-		var u Unreachable
-		if err == nil || !errors.As(err, &u) || !u.Unreachable() {
+		var p Passing
+		if err == nil || !errors.As(err, &p) || !p.Passing() {
 			return res, err
 		}
 		if gone.IsZero() {

@@ -49,8 +49,8 @@ type machines struct {
 
 type gone struct{}
 
-func (gone) Error() string     { return "connection refused" }
-func (gone) Unreachable() bool { return true }
+func (gone) Error() string { return "connection refused" }
+func (gone) Passing() bool { return true }
 
 func newMachines() *machines {
 	return &machines{done: map[plan.ID]int{}, down: map[string]bool{}, fail: map[plan.ID]error{}, fences: map[store.Fence]bool{}}

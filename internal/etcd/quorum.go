@@ -15,20 +15,21 @@ import (
 
 // quorum knows whether this member is in the majority right now.
 //
-// Proof is a read index: the leader answers it only after a majority has
-// confirmed its leadership in a round of heartbeats that began after the
-// question. Each member asks twice a second; it costs a few messages and no
-// disk write. The proof is dated by when the question was asked, so that it is never
-// newer than it says, also after the process was frozen.
+// Raft itself knows it, for nothing: a leader that no majority answers steps down (CheckQuorum), and a
+// follower that hears no leader has none, both within two election time-outs (1-2 s). So the member looks whether there
+// is a leader. Two things that cannot say are added:
 //
-// A member is in the majority while its last proof is younger than
-// proofAge. That alone would say no on every member during each
-// election of a leader (1-2 s), and both survivors would drop the VIP
-// because the third node, the leader, died. So while proof is missing the
-// member also asks the others directly (GET /version on their peer address, TLS
-// both ways: a frozen process cannot answer). If a majority answers, an
-// election is all that is missing, and the answer stays yes, for electionGrace at
-// most. A member that is cut off reaches nobody and says no after proofAge.
+//   - During each election there is no leader, on no member, and both survivors would drop the VIP because the third node,
+//     the leader, died. So the member asks the others directly (GET /version on their peer address, TLS both
+//     ways: a frozen process cannot answer). If a majority answers, an election is all that is missing, and the
+//     answer stays yes, for electionGrace at most.
+//   - What raft says is as old as its last step: a member whose disk hangs goes on believing in its leader. So now and
+//     then a read is asked for that only a majority can agree to (a read index: messages, no disk).
+//
+// A process that was frozen, or starved, for lookAge knows nothing any more until such a read has been agreed to.
+//
+// A read each half second in place of raft's own knowledge was tried: on a machine with several times more work than
+// processors one was missed sooner or later, and a healthy cluster moved its VIP.
 type quorum struct {
 	server *etcdserver.EtcdServer
 	peers  *http.Client
@@ -36,24 +37,36 @@ type quorum struct {
 	done   sync.WaitGroup
 
 	mu       sync.Mutex
-	proven   time.Time // when the last question was asked that a majority answered
-	contact  time.Time // when a majority was last asked directly and answered
-	hasVoted bool      // proven is set
+	evidence evidence
+	proving  bool // a read is under way
+	asking   bool // the others are being asked
+}
+
+// evidence is what the answer is judged from; a zero time is never.
+type evidence struct {
+	looked  time.Time // when this process last looked at raft's state
+	led     time.Time // when it last saw a leader there
+	proven  time.Time // when the last read was asked for that a majority agreed to
+	contact time.Time // when a majority was last asked directly and answered
 }
 
 const (
-	proofInterval = 500 * time.Millisecond
-	retryInterval = 100 * time.Millisecond // after a failure
-	// proofAge: a question each 500 ms, and 1 s for the slowest answer that still counts as healthy.
-	proofAge = 1500 * time.Millisecond
-	// doubtAge is when to begin asking directly: soon enough for answers to be in before proofAge.
-	doubtAge       = 800 * time.Millisecond
-	contactTimeout = 400 * time.Millisecond
-	contactAge     = time.Second
+	lookInterval = 200 * time.Millisecond
+	lookAge      = 2 * time.Second
+
+	// contactTimeout: a busy machine takes hundreds of milliseconds for a TLS handshake.
+	contactTimeout = time.Second
+	// contactAge: until the next round of asking has been answered, however slowly.
+	contactAge = 2*contactTimeout + lookInterval
+	// leaderAge: when no leader is seen any more, the others are asked first.
+	leaderAge = contactTimeout + lookInterval
 	// electionGrace: two rounds of voting that fail (2 x 2 s) and the first commit of the new leader.
 	electionGrace = 5 * time.Second
-	// pollInterval is how often QuorumChanges looks.
-	pollInterval = 100 * time.Millisecond
+
+	proofInterval = 5 * time.Second
+	proofTimeout  = 2 * time.Second
+	// proofAge: some reads may be missed on a busy machine.
+	proofAge = 20 * time.Second
 )
 
 func newQuorum(cfg ServerConfig, server *etcdserver.EtcdServer) (*quorum, error) {
@@ -71,61 +84,69 @@ func newQuorum(cfg ServerConfig, server *etcdserver.EtcdServer) (*quorum, error)
 	}, nil
 }
 
-func (q *quorum) start(ctx context.Context) {
-	q.done.Go(func() { q.prove(ctx) })
-	q.done.Go(func() { q.watchPeers(ctx) })
-}
+func (q *quorum) start(ctx context.Context) { q.done.Go(func() { q.watch(ctx) }) }
 
 func (q *quorum) wait() { q.done.Wait() }
 
-// prove asks for a proof at each interval, until ctx ends.
-func (q *quorum) prove(ctx context.Context) {
-	for {
-		asked := q.clock()
-		attempt, cancel := context.WithTimeout(ctx, time.Second)
-		err := q.server.LinearizableReadNotify(attempt)
-		cancel()
-		pause := retryInterval
-		if err == nil {
-			q.mu.Lock()
-			q.proven, q.hasVoted = asked, true
-			q.mu.Unlock()
-			pause = proofInterval
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		}
-	}
-}
-
-// watchPeers asks the other members while proof is missing, until ctx ends.
-func (q *quorum) watchPeers(ctx context.Context) {
-	tick := time.NewTicker(contactTimeout / 2)
+// watch looks at each interval, until ctx ends.
+func (q *quorum) watch(ctx context.Context) {
+	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	for {
+		q.look(ctx)
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		asked := q.clock()
-		if age := asked.Sub(q.lastProof()); age < doubtAge || age > electionGrace {
-			continue
-		}
-		if q.askPeers(ctx) {
-			q.mu.Lock()
-			q.contact = asked
-			q.mu.Unlock()
-		}
 	}
 }
 
-func (q *quorum) lastProof() time.Time {
+// look notes whether raft has a leader, and begins to ask for whatever is missing.
+func (q *quorum) look(ctx context.Context) {
+	now, led := q.clock(), q.server.Leader() != 0
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.proven
+	e := &q.evidence
+	if now.Sub(e.looked) > lookAge {
+		*e = evidence{} // what was true before says nothing about now
+	}
+	e.looked = now
+	if led {
+		e.led = now
+	}
+	if led && now.Sub(e.proven) >= proofInterval && !q.proving {
+		q.proving = true
+		q.done.Go(func() { q.prove(ctx, now) })
+	}
+	if !led && now.Sub(e.led) <= electionGrace && !q.asking {
+		q.asking = true
+		q.done.Go(func() { q.reach(ctx, now) })
+	}
+}
+
+// prove asks for a read that needs a majority's agreement, at a time.
+func (q *quorum) prove(ctx context.Context, asked time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
+	defer cancel()
+	err := q.server.LinearizableReadNotify(ctx)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.proving = false
+	if err == nil {
+		q.evidence.proven = asked // dated by the question: never newer than it says
+	}
+}
+
+// reach asks the other members directly, at a time.
+func (q *quorum) reach(ctx context.Context, asked time.Time) {
+	majority := q.askPeers(ctx)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.asking = false
+	if majority {
+		q.evidence.contact = asked
+	}
 }
 
 // askPeers reports whether this member and those that answer directly are a majority of the voters.
@@ -149,6 +170,9 @@ func (q *quorum) askPeers(ctx context.Context) bool {
 	for range urls {
 		if <-answers {
 			reached++
+		}
+		if reached > voters/2 {
+			return true // the dead one need not be waited for
 		}
 	}
 	return reached > voters/2
@@ -176,49 +200,27 @@ func (q *quorum) ask(ctx context.Context, urls []string) bool {
 func (q *quorum) now() (bool, string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.hasVoted {
-		return false, "not yet heard from a majority of the members since the start"
-	}
-	now := q.clock()
-	return judge(now.Sub(q.proven), now.Sub(q.contact))
+	return judge(q.clock(), q.evidence)
 }
 
-// judge decides from the ages of the last proof and the last direct contact with a majority.
-func judge(proof, contact time.Duration) (bool, string) {
+// judge decides from the evidence at that time.
+func judge(now time.Time, e evidence) (bool, string) {
+	age := func(t time.Time) time.Duration { return now.Sub(t) }
+	leaderless := age(e.led).Round(100 * time.Millisecond)
 	switch {
-	case proof <= proofAge:
+	case age(e.looked) > lookAge:
+		return false, "this process did not run for a while"
+	case e.proven.IsZero():
+		return false, "not yet heard from a majority of the members"
+	case age(e.proven) > proofAge:
+		return false, fmt.Sprintf("no majority has agreed to a read for %s", age(e.proven).Round(time.Second))
+	case age(e.led) <= leaderAge:
 		return true, ""
-	case proof <= electionGrace && contact <= contactAge:
-		return true, "a leader is being elected"
-	case contact <= contactAge:
-		return false, fmt.Sprintf("the members answer, but have not agreed on a leader for %s", proof.Round(100*time.Millisecond))
+	case age(e.contact) > contactAge:
+		return false, fmt.Sprintf("cut off from the majority, without a leader for %s", leaderless)
+	case age(e.led) > electionGrace:
+		return false, fmt.Sprintf("the members answer, but have not agreed on a leader for %s", leaderless)
 	default:
-		return false, fmt.Sprintf("cut off from the majority for %s", proof.Round(100*time.Millisecond))
+		return true, "a leader is being elected"
 	}
-}
-
-func (q *quorum) changes(ctx context.Context) <-chan bool {
-	out := make(chan bool, 1)
-	go func() {
-		defer close(out)
-		tick := time.NewTicker(pollInterval)
-		defer tick.Stop()
-		last, sent := false, false
-		for {
-			if now, _ := q.now(); now != last || !sent {
-				select {
-				case <-out: // nobody has read the last one: it is outdated
-				default:
-				}
-				out <- now
-				last, sent = now, true
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-		}
-	}()
-	return out
 }

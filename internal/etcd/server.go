@@ -228,10 +228,6 @@ func (s *Server) Wait(ctx context.Context) error {
 // not, why. It reads memory only: ask as often as you like.
 func (s *Server) HasQuorum() (bool, string) { return s.quorum.now() }
 
-// QuorumChanges sends what HasQuorum says, at first and whenever it changes,
-// until ctx ends. A slow reader gets the latest.
-func (s *Server) QuorumChanges(ctx context.Context) <-chan bool { return s.quorum.changes(ctx) }
-
 // Close hands leadership over, stops the member and waits for it.
 func (s *Server) Close() error {
 	s.stop()

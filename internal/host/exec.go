@@ -46,9 +46,23 @@ func (l *Linux) Run(ctx context.Context, cmd Cmd) (Output, error) {
 		return Output{}, err
 	}
 	c.Env = append(c.Env, cmd.Env...)
-	err := c.Run()
+	err := start(c)
+	if err == nil {
+		err = c.Wait()
+	}
 	out := Output{Stdout: stdout.Bytes(), Stderr: stderr.Bytes()}
 	return out, runError(ctx, cmd, err, out)
+}
+
+// start starts the command at ordinary priority: the agent's own is higher, so that it answers health checks on a busy machine, and
+// what it starts must not compete with it.
+func start(c *exec.Cmd) error {
+	if err := c.Start(); err != nil {
+		return err
+	}
+	// Without the right to (a test), or already gone: it runs as it is.
+	_ = syscall.Setpriority(syscall.PRIO_PGRP, c.Process.Pid, 0)
+	return nil
 }
 
 // runError turns what exec says into the errors of this package.

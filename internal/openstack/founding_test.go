@@ -52,7 +52,8 @@ func TestInterruptedFirstMigration(t *testing.T) {
 			store := &memoryTables{names: slices.Clone(tc.tables)}
 			h.Answer("grep", oneBranch, 0)
 			h.Handle("x-manage", func(c host.Cmd) (host.Output, error) {
-				if len(c.Env) != 1 || !strings.HasPrefix(c.Env[0], "OS_DATABASE__CONNECTION=mysql+pymysql://x:dbpassword@") || !strings.Contains(c.Env[0], "read_timeout=600") {
+				own := env.Node.Address().String()
+				if len(c.Env) != 2 || c.Env[0] != "NINES_DATABASE_HOST="+own || !strings.HasPrefix(c.Env[1], "OS_DATABASE__CONNECTION=mysql+pymysql://x:dbpassword@"+own+":") || !strings.Contains(c.Env[1], "read_timeout=600") {
 					t.Errorf("environment %q", c.Env)
 				}
 				if tc.fails {
@@ -62,7 +63,7 @@ func TestInterruptedFirstMigration(t *testing.T) {
 				store.names = append(store.names, "made")
 				return host.Output{}, nil
 			})
-			s := Schema{Database: "x", Section: "database", Scripts: "/usr/lib/x/versions", Command: []string{"x-manage"}, store: store,
+			s := Schema{Database: "x", Sections: map[string]string{"database": "x"}, Scripts: "/usr/lib/x/versions", Command: []string{"x-manage"}, store: store,
 				revisions: func(context.Context, string) ([]string, error) {
 					if tc.current || slices.Contains(store.names, "made") {
 						return []string{"b"}, nil

@@ -1,11 +1,16 @@
 package openstack
 
 import (
+	"fmt"
+	"maps"
+	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
 	"nines/internal/model"
+	"nines/internal/service"
 )
 
 // Database is what the template "database" needs.
@@ -21,6 +26,23 @@ func NewDatabase(c *model.Cluster, name, password string, threads int) Database 
 	u := url.URL{Scheme: "mysql+pymysql", User: url.UserPassword(name, password),
 		Host: HostPort(c.VIP.Address.Addr(), model.PortMariaDB), Path: "/" + name, RawQuery: q}
 	return Database{URL: literal(u.String()), Pool: pool(threads)}
+}
+
+// OwnMember is the environment in which a tool of a service uses the database's member on its own node, in place of the one
+// behind the VIP: what takes minutes must not be cut off when the VIP, or the writer, moves. Statements may take as long
+// as a migration may: what changes a large table takes longer than any request. sections
+// maps the sections of the configuration that name a database to those databases.
+func OwnMember(env service.Env, password string, sections map[string]string) []string {
+	own := *env.Cluster
+	own.VIP.Address = netip.PrefixFrom(env.Node.Address(), env.Node.Address().BitLen())
+	// What has no such section reads this.
+	out := []string{"NINES_DATABASE_HOST=" + env.Node.Address().String()}
+	for _, section := range slices.Sorted(maps.Keys(sections)) {
+		url := NewDatabase(&own, sections[section], password, 1).URL
+		url = strings.Replace(url, "read_timeout=10", fmt.Sprintf("read_timeout=%d", int(schemaTimeout.Seconds())), 1)
+		out = append(out, "OS_"+strings.ToUpper(section)+"__CONNECTION="+url)
+	}
+	return out
 }
 
 // Cache is what the template "cache" needs.

@@ -32,9 +32,9 @@ type Schema struct {
 	// that may pass /etc/nines; it can be repeated.
 	Command []string
 
-	// Section is the section of the service's configuration that names the database. Where it is given, statements of the
-	// migration may take as long as it may; elsewhere as long as the service allows its requests.
-	Section string
+	// Sections are the sections of the service's configuration that name a database which the command uses, and
+	// those databases; see OwnMember.
+	Sections map[string]string
 
 	revisions func(ctx context.Context, database string) ([]string, error) // tests replace it
 	store     tableStore                                                   // likewise
@@ -47,8 +47,8 @@ func schemaID(name string, n model.Node, database string) plan.ID {
 // Resource is the step, done once for the cluster on a node.
 func (s Schema) Resource(name string, n model.Node, after ...plan.ID) plan.Resource {
 	return plan.Resource{ID: schemaID(name, n, s.Database), Service: name, Node: n.Name, After: after,
-		// Never on half a Galera: every member serves, and the VIP leads to the writer.
-		Needs:  []string{service.CapSQL, service.CapProxy, service.CapVIP},
+		// Never on half a Galera: every member serves.
+		Needs:  []string{service.CapSQL},
 		Action: &plan.Action{Name: ActionSchema, Args: map[string]string{"database": s.Database}, Timeout: schemaTimeout}}
 }
 
@@ -82,7 +82,7 @@ func SchemaAction(all []Schema, secretName string) service.Action {
 			if err != nil {
 				return err
 			}
-			return s.run(ctx, env, s.patient(env.Cluster, password))
+			return s.run(ctx, env, OwnMember(env, password, s.Sections))
 		},
 	}
 }
@@ -134,28 +134,17 @@ func (s Schema) checkDone(ctx context.Context) (bool, string, error) {
 	return len(rows) > 0, "a migration is missing", nil
 }
 
-func (s Schema) run(ctx context.Context, env service.Env, patience []string) error {
+func (s Schema) run(ctx context.Context, env service.Env, own []string) error {
 	if done, _, err := s.check(ctx, env); err == nil && done {
 		return s.settle(ctx) // interrupted when all was done
 	}
 	if err := s.found(ctx); err != nil {
 		return err
 	}
-	if _, err := env.Host.Run(ctx, host.Cmd{Args: s.Command, Env: patience}); err != nil {
-		return fmt.Errorf("%s (look at its output; does the VIP lead to the database?): %w", strings.Join(s.Command, " "), err)
+	if _, err := env.Host.Run(ctx, host.Cmd{Args: s.Command, Env: own}); err != nil {
+		return fmt.Errorf("%s (look at its output; does MariaDB on %s serve?): %w", strings.Join(s.Command, " "), env.Node.Name, err)
 	}
 	return s.settle(ctx)
-}
-
-// patient is the environment in which the tools of a service wait for a statement as long as a migration may
-// take: what changes a large table takes longer than any request.
-func (s Schema) patient(c *model.Cluster, password string) []string {
-	if s.Section == "" {
-		return nil
-	}
-	url := NewDatabase(c, s.Database, password, 1).URL
-	url = strings.Replace(url, "read_timeout=10", fmt.Sprintf("read_timeout=%d", int(schemaTimeout.Seconds())), 1)
-	return []string{"OS_" + strings.ToUpper(s.Section) + "__CONNECTION=" + url}
 }
 
 // ErrMigrations says that lines of migrations could not be understood.

@@ -91,7 +91,7 @@ func TestSchema(t *testing.T) {
 			h.Answer("grep", tc.scripts, tc.exit)
 			h.Answer("x-manage db sync", "", 0)
 			s := Schema{Database: "x", Scripts: "/usr/lib/x/versions", Command: []string{"x-manage", "db", "sync"},
-				store: &memoryTables{}, Section: "database", revisions: func(context.Context, string) ([]string, error) { return tc.have, tc.err }}
+				store: &memoryTables{}, Sections: map[string]string{"database": "x"}, revisions: func(context.Context, string) ([]string, error) { return tc.have, tc.err }}
 			done, reason, err := SchemaAction([]Schema{s}, "x/database").Check(t.Context(), env, map[string]string{"database": "x"})
 			if err != nil || done != tc.done || done == (reason != "") {
 				t.Errorf("done %v (%s), %v", done, reason, err)

@@ -69,7 +69,10 @@ func (s *Service) Name() string { return s.Desc.Service }
 
 // SecretDatabase is the name of the password of the databases' users, SecretBroker of the broker's, SecretUser
 // of Keystone's.
-func (s *Service) SecretDatabase() string { return s.Desc.Service + "/database" }
+func (s *Service) SecretDatabase() string { return DatabaseSecret(s.Desc.Service) }
+
+// DatabaseSecret is that of the service of that name.
+func DatabaseSecret(service string) string { return service + "/database" }
 
 // SecretBroker is the name of the password in the broker.
 func (s *Service) SecretBroker() string { return s.Desc.Service + "/broker" }

@@ -73,7 +73,7 @@ func New() *Service {
 		Reports: &openstack.Reports{Database: Name, Limit: time.Minute, // service_down_time
 			Query: "SELECT `binary`, host, TIMESTAMPDIFF(SECOND, COALESCE(updated_at, created_at), UTC_TIMESTAMP()), disabled FROM services WHERE NOT deleted"},
 		Schemas: []openstack.Schema{{
-			Database: Name, Section: "database",
+			Database: Name, Sections: map[string]string{"database": Name},
 			Scripts: "/usr/lib/python3/dist-packages/cinder/db/migrations/versions",
 			Command: []string{"cinder-manage", "--config-file", confPath, "db", "sync"},
 		}},

@@ -65,7 +65,7 @@ func New() *Service {
 		}},
 		Type: "image",
 		Schemas: []openstack.Schema{{
-			Database: Name, Section: "database",
+			Database: Name, Sections: map[string]string{"database": Name},
 			Scripts: "/usr/lib/python3/dist-packages/glance/db/sqlalchemy/alembic_migrations/versions",
 			Command: []string{"glance-manage", "--config-file", confPath, "db", "sync"},
 		}},

@@ -45,7 +45,7 @@ func New() *Service {
 		Type: "orchestration", Path: "/v1/%(tenant_id)s",
 		Messaging: true,
 		Schemas: []openstack.Schema{{
-			Database: Name, Section: "database",
+			Database: Name, Sections: map[string]string{"database": Name},
 			Scripts: "/usr/lib/python3/dist-packages/heat/db/migrations/versions",
 			Command: []string{"heat-manage", "--config-file", confPath, "db_sync"},
 		}},

@@ -131,7 +131,7 @@ var schema = openstack.Schema{
 	Database: Name,
 	Scripts:  "/usr/lib/python3/dist-packages/keystone/common/sql/migrations/versions",
 	Command:  []string{"keystone-manage", "db_sync"},
-	Section:  "database",
+	Sections: map[string]string{"database": Name},
 }
 
 // manage is how keystone-manage is run: as root, because only the unit's process is in the
@@ -165,17 +165,21 @@ func (s *Service) runBootstrap(ctx context.Context, env service.Env, args map[st
 	if err != nil {
 		return err
 	}
-	return manage(ctx, env.Host, []string{
-		"OS_BOOTSTRAP_PASSWORD=" + password,
+	database, err := env.Secrets.Get(SecretDatabase)
+	if err != nil {
+		return err
+	}
+	return manage(ctx, env.Host, append(openstack.OwnMember(env, database, schema.Sections),
+		"OS_BOOTSTRAP_PASSWORD="+password,
 		"OS_BOOTSTRAP_USERNAME=admin",
 		"OS_BOOTSTRAP_PROJECT_NAME=admin",
 		"OS_BOOTSTRAP_ROLE_NAME=admin",
 		"OS_BOOTSTRAP_SERVICE_NAME=keystone",
-		"OS_BOOTSTRAP_REGION_ID=" + args["region"],
-		"OS_BOOTSTRAP_ADMIN_URL=" + args["url"],
-		"OS_BOOTSTRAP_INTERNAL_URL=" + args["url"],
-		"OS_BOOTSTRAP_PUBLIC_URL=" + args["url"],
-	}, "bootstrap")
+		"OS_BOOTSTRAP_REGION_ID="+args["region"],
+		"OS_BOOTSTRAP_ADMIN_URL="+args["url"],
+		"OS_BOOTSTRAP_INTERNAL_URL="+args["url"],
+		"OS_BOOTSTRAP_PUBLIC_URL="+args["url"],
+	), "bootstrap")
 }
 
 // checkServes says whether this node's Keystone answers.

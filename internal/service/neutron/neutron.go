@@ -73,7 +73,7 @@ func New() *Service {
 		},
 		Type: "network", Messaging: true,
 		Schemas: []openstack.Schema{{
-			Database: Name, Section: "database",
+			Database: Name, Sections: map[string]string{"database": Name},
 			Scripts: "/usr/lib/python3/dist-packages/neutron/db/migration/alembic_migrations/versions",
 			Command: []string{"neutron-db-manage", "--config-file", confPath, "--config-file", ml2Path, "upgrade", "heads"},
 		}},

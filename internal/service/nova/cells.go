@@ -69,7 +69,7 @@ func (s *Service) cellsResource(c *model.Cluster) plan.Resource {
 	first := c.Controllers()[0]
 	return plan.Resource{ID: s.ID(first.Name, "action", actionCells), Service: Name, Node: first.Name,
 		After: []plan.ID{s.SchemaID(c, databaseAPI)},
-		Needs: []string{service.CapSQL, service.CapProxy, service.CapVIP},
+		Needs: []string{service.CapSQL},
 		Action: &plan.Action{Name: actionCells, Args: map[string]string{
 			"cell0": cell0Database, "cell1": cell1Database, "transport": transport(len(c.Controllers()))}}}
 }
@@ -164,12 +164,25 @@ func (c *cells) run(ctx context.Context, env service.Env, args map[string]string
 	if err != nil {
 		return fmt.Errorf("read the mappings of cells (does MariaDB on %s serve?): %w", env.Node.Name, err)
 	}
+	own, err := ownMember(env)
+	if err != nil {
+		return err
+	}
 	for _, d := range differences(wanted(args), have) {
-		if _, err := env.Host.Run(ctx, host.Cmd{Args: d.command()}); err != nil {
-			return fmt.Errorf("map %s (look at the output of nova-manage; does the VIP lead to the database?): %w", d.want.Name, err)
+		if _, err := env.Host.Run(ctx, host.Cmd{Args: d.command(), Env: own}); err != nil {
+			return fmt.Errorf("map %s (look at the output of nova-manage; does MariaDB on %s serve?): %w", d.want.Name, env.Node.Name, err)
 		}
 	}
 	return nil
+}
+
+// ownMember is the environment in which nova-manage uses this node's member of the database.
+func ownMember(env service.Env) ([]string, error) {
+	password, err := env.Secrets.Get(openstack.DatabaseSecret(Name))
+	if err != nil {
+		return nil, err
+	}
+	return openstack.OwnMember(env, password, sections(databaseCell1)), nil
 }
 
 func (c *cells) mappings(ctx context.Context) ([]mapping, error) {
@@ -218,6 +231,10 @@ func (c *cells) checkCompute(ctx context.Context, _ service.Env, args map[string
 // mapCompute waits until the compute has reported and lets the schedulers know it. They find it by themselves
 // too, some time later.
 func (c *cells) mapCompute(ctx context.Context, env service.Env, args map[string]string) error {
+	own, err := ownMember(env)
+	if err != nil {
+		return err
+	}
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -231,7 +248,7 @@ func (c *cells) mapCompute(ctx context.Context, env service.Env, args map[string
 		}
 		if err == nil && reported {
 			// It fails when the schedulers found the compute in the same moment: look again.
-			if _, err = env.Host.Run(ctx, host.Cmd{Args: manage("cell_v2", "discover_hosts")}); err == nil {
+			if _, err = env.Host.Run(ctx, host.Cmd{Args: manage("cell_v2", "discover_hosts"), Env: own}); err == nil {
 				return nil
 			}
 		}

@@ -10,12 +10,19 @@ import (
 	"time"
 
 	"nines/internal/host/hosttest"
+	"nines/internal/openstack"
+	"nines/internal/secret"
 	"nines/internal/service"
 	"nines/internal/service/servicetest"
 )
 
 func cellArgs() map[string]string {
 	return New().cellsResource(servicetest.Cluster()).Action.Args
+}
+
+func testEnv(h *hosttest.Host) service.Env {
+	c := servicetest.Cluster()
+	return service.Env{Host: h, Cluster: c, Node: c.Controllers()[0], Secrets: secret.Map{openstack.DatabaseSecret(Name): "dbpassword"}}
 }
 
 func TestCells(t *testing.T) {
@@ -44,7 +51,7 @@ func TestCells(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := hosttest.New()
 			h.Answer("nova-manage", "", 0)
-			env := service.Env{Host: h, Cluster: servicetest.Cluster()}
+			env := testEnv(h)
 			c := cells{readMappings: func(context.Context) ([]mapping, error) { return tc.have, tc.err }}
 			done, reason, err := c.check(t.Context(), env, args)
 			if err != nil || done != (tc.want == nil && !tc.fail) || done == (reason != "") {
@@ -55,6 +62,9 @@ func TestCells(t *testing.T) {
 			}
 			var got []string
 			for _, call := range h.Commands() {
+				if !slices.ContainsFunc(call.Env, func(v string) bool { return strings.HasPrefix(v, "OS_API_DATABASE__CONNECTION=") }) {
+					t.Errorf("%v does not use the node's own member", call.Args)
+				}
 				got = append(got, call.Args[slices.Index(call.Args, "cell_v2")+1])
 				for _, arg := range call.Args {
 					if strings.Contains(arg, "://") && !strings.HasPrefix(arg, "{scheme}") && arg != cell0Transport {
@@ -105,7 +115,7 @@ func TestMapCompute(t *testing.T) {
 				}}
 				ctx, cancel := context.WithTimeout(t.Context(), computeTimeout)
 				defer cancel()
-				err := c.mapCompute(ctx, service.Env{Host: h}, map[string]string{"host": "cmp1"})
+				err := c.mapCompute(ctx, testEnv(h), map[string]string{"host": "cmp1"})
 				if (err != nil) != tc.fail || (len(h.Commands()) > 0) != tc.runs {
 					t.Errorf("%v, commands %v", err, h.Commands())
 				}

@@ -95,15 +95,20 @@ func description() openstack.Description {
 		},
 		Daemons: []openstack.Daemon{conductor, scheduler, console, compute},
 		Schemas: []openstack.Schema{
-			{Database: databaseAPI, Section: "api_database", Scripts: migrations + "api/migrations/versions", Command: manage("api_db", "sync")},
+			{Database: databaseAPI, Sections: map[string]string{"api_database": databaseAPI}, Scripts: migrations + "api/migrations/versions", Command: manage("api_db", "sync")},
 			// This command migrates cell0 and the database of the configuration, which is cell0's here, too.
-			{Database: databaseCell0, Section: "database", Scripts: migrations + "main/migrations/versions", Command: manage("db", "sync")},
-			{Database: databaseCell1, Section: "database", Scripts: migrations + "main/migrations/versions", Command: manage("db", "sync")},
+			{Database: databaseCell0, Sections: sections(databaseCell0), Scripts: migrations + "main/migrations/versions", Command: manage("db", "sync")},
+			{Database: databaseCell1, Sections: sections(databaseCell1), Scripts: migrations + "main/migrations/versions", Command: manage("db", "sync")},
 		},
 		Reports: &openstack.Reports{Database: databaseCell1, Limit: 45 * time.Second, // service_down_time
 			Query: "SELECT `binary`, host, TIMESTAMPDIFF(SECOND, COALESCE(last_seen_up, created_at), UTC_TIMESTAMP()), disabled OR forced_down " +
 				"FROM services WHERE deleted = 0"},
 	}
+}
+
+// sections are those that name a database, with a cell's.
+func sections(cell string) map[string]string {
+	return map[string]string{"api_database": databaseAPI, "database": cell}
 }
 
 // api is one of the APIs. They have a thread a process: eventlet replaces Python's threads in them, and does not go

@@ -71,6 +71,18 @@ func (s *Service) connected(ctx context.Context, env service.Env, _ map[string]s
 	return true, "", nil
 }
 
+// filled: a northd has written what every southbound database begins with, and it has reached this node's member.
+func (s *Service) filled(ctx context.Context, _ service.Env, _ map[string]string) (bool, string, error) {
+	global, err := rows(ctx, s.rpc, south.socket, south.name, "SB_Global", []string{"nb_cfg"})
+	if err != nil {
+		return false, oneLine(err), nil
+	}
+	if len(global) == 0 {
+		return false, "no northd has written to the southbound database", nil
+	}
+	return true, "", nil
+}
+
 // northd returns "active", "standby" or "paused".
 func (s *Service) northd(ctx context.Context, env service.Env) (string, error) {
 	answer, err := s.control(ctx, env, pidNorthd, "status")

@@ -186,6 +186,27 @@ func TestServes(t *testing.T) {
 	}
 }
 
+// A member that is reached before any northd has worked must not be taken for ready.
+func TestFilled(t *testing.T) {
+	key := south.socket + " transact SB_Global"
+	for name, tc := range map[string]struct {
+		answers daemons
+		want    bool
+	}{
+		"written": {daemons{key: table(`{"nb_cfg":0}`)}, true},
+		"empty":   {daemons{key: table("")}, false},
+		"down":    {daemons{}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, _ := env("ctl1")
+			done, reason, err := (&Service{rpc: tc.answers}).filled(t.Context(), e, nil)
+			if err != nil || done != tc.want || done == (reason != "") {
+				t.Errorf("done %v (%s), %v", done, reason, err)
+			}
+		})
+	}
+}
+
 func TestOptions(t *testing.T) {
 	const schema = `{"name":"x","version":"7.11.0"}`
 	e, h := env("ctl1")

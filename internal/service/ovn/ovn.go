@@ -44,6 +44,7 @@ const (
 	actionSwitch   = "switch-settings"
 	actionForwards = "switch-forwards"
 	actionConnects = "chassis-connected"
+	actionFilled   = "southbound-filled"
 )
 
 //go:embed templates
@@ -148,6 +149,7 @@ func (s *Service) Actions() map[string]service.Action {
 		actionSwitch:   {Check: s.switchSet, Run: s.setSwitch},
 		actionForwards: {Check: s.forwards},
 		actionConnects: {Check: s.connected},
+		actionFilled:   {Check: s.filled},
 
 		service.ActionCertificate: service.Certificate(shown, reload),
 	}

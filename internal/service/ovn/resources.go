@@ -118,9 +118,9 @@ func (b *builder) chassis() {
 	settings := b.add("action", actionSwitch, plan.Resource{Action: &plan.Action{Name: actionSwitch}, After: []plan.ID{db, links, swFile}})
 	sw := b.unit(plan.Unit{Name: UnitSwitch, Ready: &plan.Action{Name: actionForwards, Timeout: time.Minute}}, []plan.ID{settings}, links, swFile)
 	after := []plan.ID{sw}
-	// It connects as soon as there is a database to connect to.
+	// It ends in a segmentation fault where the southbound database is empty still (OVN 25.03): northd fills it.
 	for _, n := range b.c.Controllers() {
-		after = append(after, id(n.Name, "unit", south.unit))
+		after = append(after, id(n.Name, "unit", UnitNorthd))
 	}
 	b.unit(plan.Unit{Name: UnitController, Ready: &plan.Action{Name: actionConnects, Timeout: time.Minute}}, after, ctlFile)
 }
@@ -137,7 +137,7 @@ func (b *builder) central() {
 		tls
 		North, South string
 	}{nodeTLS, Remotes(b.c, north.port), Remotes(b.c, south.port)})
-	b.unit(plan.Unit{Name: UnitNorthd}, units, f)
+	b.unit(plan.Unit{Name: UnitNorthd, Ready: &plan.Action{Name: actionFilled, Timeout: time.Minute}}, units, f)
 }
 
 // member is one database on a controller. The first founds, when the others are known to hold none; each

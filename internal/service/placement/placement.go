@@ -41,7 +41,7 @@ func New() *Service {
 		}},
 		Type: "placement",
 		Schemas: []openstack.Schema{{
-			Database: Name, Section: "placement_database",
+			Database: Name, Sections: map[string]string{"placement_database": Name},
 			Scripts: "/usr/lib/python3/dist-packages/placement/db/sqlalchemy/alembic/versions",
 			Command: []string{"placement-manage", "--config-file", confPath, "db", "sync"},
 		}},
