@@ -23,10 +23,11 @@ define need
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2); }
 endef
 
-# The race detector needs a C compiler.
+# The race detector needs a C compiler; tests in network namespaces, as root, need nft.
 .PHONY: tools
 tools:
 	$(call need,gcc,gcc libc6-dev)
+	$(if $(filter 0,$(shell id -u)),$(call need,nft,nftables))
 
 # Everything: fast tests with the race detector, then the lab with real components.
 test: lint unit e2e

@@ -38,11 +38,12 @@ var allowed = map[string]struct {
 	"openstack":           {"service model plan health host secret", "what the services of OpenStack share; it names none of them but Keystone"},
 	"service/servicetest": {"service model plan secret", "tests the seam: it knows no service"},
 	"measure":             {"model check", "facts for the rules"},
+	"stale":               {"host", "connections and addresses; it knows no service"},
 	"node":                {"service model plan health host secret", "the node side of a plan"},
 	"bootstrap":           {"model secret ssh progress", "before there are agents there is only SSH"},
 	"converge":            {"service model plan health store secret graph progress", "the leader's side of a plan"},
 	"api":                 {"model plan health service converge etcd check", "words on the wire"},
-	"agent":               {"api model plan health service node converge host store etcd secret progress check", "one node's process"},
+	"agent":               {"api model plan health service node converge host stale store etcd secret progress check", "one node's process"},
 	"drill":               {"model health service plan progress api converge", "what clients feel"},
 	"smoke":               {"model progress smoke/guest", "a user of the cloud: it sees endpoints, and nothing of how they are kept up"},
 	"smoke/guest":         {"", "packages in, a bootable image out"},
@@ -88,7 +89,8 @@ var outside = map[string]string{
 	"github.com/rabbitmq/amqp091-go": "drill",
 	"github.com/go-sql-driver/mysql": "service/galera openstack drill",
 	"github.com/gophercloud/":        "openstack smoke",
-	"github.com/vishvananda/netlink": "lab service/keepalived agent host",
+	"github.com/vishvananda/netlink": "lab service/keepalived agent host stale",
+	"golang.org/x/net/icmp":          "stale",
 }
 
 func TestLibrariesHaveOneHome(t *testing.T) {

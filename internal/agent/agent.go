@@ -27,6 +27,7 @@ import (
 	"nines/internal/model"
 	"nines/internal/node"
 	"nines/internal/service"
+	"nines/internal/stale"
 	"nines/internal/store"
 )
 
@@ -59,6 +60,7 @@ type Agent struct {
 	member atomic.Pointer[etcd.Server] // nil on nodes that are no controllers, and until it has started
 	store  atomic.Pointer[etcd.Client] // nil until it has been opened
 	leader atomic.Pointer[leadership]
+	vip    atomic.Pointer[netip.Addr] // nil while no spec is known
 	life   context.Context
 }
 
@@ -85,7 +87,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	defer a.peers.Close()
 
 	if c, err := a.cache.spec(); err == nil {
-		a.watch.follow(ctx, c) // before etcd answers: health checks must not wait for it
+		a.follow(ctx, c) // before etcd answers: health checks must not wait for it
 	}
 	stop, err := a.listen()
 	if err != nil {
@@ -96,6 +98,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 
 	var wg sync.WaitGroup
 	wg.Go(func() { a.guardVIP(ctx) })
+	wg.Go(func() { a.endStale(ctx) })
 	wg.Go(func() {
 		if err := a.coordinate(ctx); err != nil && ctx.Err() == nil {
 			exit(err)
@@ -191,7 +194,7 @@ func (a *Agent) env(c *model.Cluster) (service.Env, error) {
 
 // followSpec keeps the node's view of the cluster current: which services to observe.
 func (a *Agent) followSpec(ctx context.Context, s store.Store) {
-	follow(ctx, s, converge.KeySpec, func() error {
+	keepUp(ctx, s, converge.KeySpec, func() error {
 		c, err := converge.LastSpec(ctx, s)
 		if errors.Is(err, converge.ErrNoApply) {
 			return nil
@@ -202,22 +205,50 @@ func (a *Agent) followSpec(ctx context.Context, s store.Store) {
 		if err := a.cache.saveSpec(c); err != nil {
 			a.Log.Warn("cannot keep the spec for the next start", "err", err)
 		}
-		a.watch.follow(ctx, c)
+		a.follow(ctx, c)
 		return nil
 	})
 }
 
+// follow takes up the cluster as it is known now.
+func (a *Agent) follow(ctx context.Context, c *model.Cluster) {
+	vip := c.VIP.Address.Addr()
+	a.vip.Store(&vip)
+	a.watch.follow(ctx, c)
+}
+
+// endStale ends connections to controllers that have died, until ctx ends.
+func (a *Agent) endStale(ctx context.Context) {
+	o := stale.Options{Connections: stale.Kernel{Host: a.Host}, Log: a.Log, VIP: func() netip.Addr {
+		if vip := a.vip.Load(); vip != nil {
+			return *vip
+		}
+		return netip.Addr{}
+	}}
+	for _, m := range a.Config.Members {
+		if m.Address != a.Config.Address {
+			o.Peers = append(o.Peers, m.Address)
+		}
+	}
+	for ctx.Err() == nil {
+		if err := stale.Run(ctx, o); err != nil {
+			a.Log.Warn("connections to dead machines are not ended", "err", err)
+			pause(ctx, time.Minute)
+		}
+	}
+}
+
 // followSecrets keeps the secrets current that services need to be observed.
 func (a *Agent) followSecrets(ctx context.Context, s store.Store) {
-	follow(ctx, s, converge.KeySecrets, func() error {
+	keepUp(ctx, s, converge.KeySecrets, func() error {
 		_, err := a.secrets.refresh(ctx)
 		return err
 	})
 }
 
-// follow calls read at first and after every change of the key, until ctx ends. It watches
+// keepUp calls read at first and after every change of the key, until ctx ends. It watches
 // before it reads, so that no change is missed; a read that fails is tried again.
-func follow(ctx context.Context, s store.Store, key string, read func() error) {
+func keepUp(ctx context.Context, s store.Store, key string, read func() error) {
 	for ctx.Err() == nil {
 		changes := s.Watch(ctx, key, 0)
 		for read() != nil {

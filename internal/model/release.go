@@ -34,7 +34,7 @@ var Releases = map[Release]ReleaseFacts{
 	Debian13: {
 		Suite: "trixie",
 		Packages: map[string][]string{
-			"base":       {"chrony", "ca-certificates", "curl", "iproute2", "iputils-arping", "procps"},
+			"base":       {"chrony", "ca-certificates", "curl", "iproute2", "iputils-arping", "nftables", "procps"},
 			"galera":     {"mariadb-server", "mariadb-backup", "galera-4", "socat"},
 			"rabbitmq":   {"rabbitmq-server"},
 			"memcached":  {"memcached"},

@@ -1,0 +1,108 @@
+package stale
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+)
+
+// echo asks machines whether they are there.
+type echo struct {
+	four, six *icmp.PacketConn // six is nil where there is no IPv6
+	answers   chan netip.Addr
+	done      chan struct{}
+	readers   sync.WaitGroup
+	sequence  int
+}
+
+// echoMark tells our answers from those to others on this machine.
+var echoMark = []byte("nines")
+
+func listenEcho() (*echo, error) {
+	four, err := icmp.ListenPacket("ip4:icmp", "0.0.0.0")
+	if err != nil {
+		return nil, fmt.Errorf("a socket for echo requests: %w", err)
+	}
+	e := &echo{four: four, answers: make(chan netip.Addr), done: make(chan struct{})}
+	e.readers.Go(func() { e.read(four, 1) })
+	if six, err := icmp.ListenPacket("ip6:ipv6-icmp", "::"); err == nil {
+		e.six = six
+		e.readers.Go(func() { e.read(six, 58) })
+	}
+	return e, nil
+}
+
+func (e *echo) close() {
+	close(e.done)
+	e.four.Close()
+	if e.six != nil {
+		e.six.Close()
+	}
+	e.readers.Wait()
+}
+
+// ask sends a request. One that cannot be sent is one without an answer.
+func (e *echo) ask(peer netip.Addr) {
+	conn, kind := e.four, icmp.Type(ipv4.ICMPTypeEcho)
+	if peer.Is6() {
+		conn, kind = e.six, ipv6.ICMPTypeEchoRequest
+	}
+	if conn == nil {
+		return
+	}
+	e.sequence++
+	m := icmp.Message{Type: kind, Body: &icmp.Echo{ID: os.Getpid() & 0xffff, Seq: e.sequence & 0xffff, Data: echoMark}}
+	packet, err := m.Marshal(nil)
+	if err != nil {
+		return
+	}
+	_, _ = conn.WriteTo(packet, &net.IPAddr{IP: peer.AsSlice(), Zone: peer.Zone()})
+}
+
+// read passes on who answers, until the socket is closed. protocol is ICMP's number.
+func (e *echo) read(conn *icmp.PacketConn, protocol int) {
+	buffer := make([]byte, 1500)
+	for {
+		n, from, err := conn.ReadFrom(buffer)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue
+		}
+		peer, ok := answerOf(buffer[:n], from, protocol)
+		if !ok {
+			continue
+		}
+		select {
+		case e.answers <- peer:
+		case <-e.done:
+			return
+		}
+	}
+}
+
+// answerOf returns whose answer to a request of this process the packet is.
+func answerOf(packet []byte, from net.Addr, protocol int) (netip.Addr, bool) {
+	m, err := icmp.ParseMessage(protocol, packet)
+	if err != nil || m.Type != ipv4.ICMPTypeEchoReply && m.Type != ipv6.ICMPTypeEchoReply {
+		return netip.Addr{}, false
+	}
+	body, ok := m.Body.(*icmp.Echo)
+	if !ok || body.ID != os.Getpid()&0xffff || string(body.Data) != string(echoMark) {
+		return netip.Addr{}, false
+	}
+	ip, ok := from.(*net.IPAddr)
+	if !ok {
+		return netip.Addr{}, false
+	}
+	peer, ok := netip.AddrFromSlice(ip.IP)
+	return peer.Unmap(), ok
+}

@@ -1,0 +1,193 @@
+package stale
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"nines/internal/host"
+)
+
+// part, when set, makes the test binary play a part in a network namespace of its own.
+const part = "NINES_TEST_PART"
+
+const (
+	ownAddress  = "198.18.7.1"
+	peerAddress = "198.18.7.2"
+	vipAddress  = "198.18.7.9"
+	port        = 7777
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(part) == "peer" {
+		playPeer()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// playPeer takes connections and never says a word, until its standard input ends.
+func playPeer() {
+	l, err := net.Listen("tcp", fmt.Sprintf("0.0.0.0:%d", port))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	var held []net.Conn // a connection that nobody holds is closed by the garbage collector
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			held = append(held, c)
+		}
+	}()
+	fmt.Println("listening")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
+// TestKernel is played by two processes of this binary, each in a network of its own, with a cable between them.
+func TestKernel(t *testing.T) {
+	if os.Getenv(part) == "node" {
+		testNode(t)
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	c := exec.Command("unshare", "--net", "--", os.Args[0], "-test.run=^TestKernel$", "-test.v")
+	c.Env = append(os.Environ(), part+"=node")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+func testNode(t *testing.T) {
+	peer := startPeer(t)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	var log bytes.Buffer
+	go func() {
+		ended <- Run(ctx, Options{Peers: []netip.Addr{netip.MustParseAddr(peerAddress)},
+			VIP:         func() netip.Addr { return netip.MustParseAddr(vipAddress) },
+			Connections: Kernel{Host: host.NewLinux(slog.New(slog.DiscardHandler))}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	}()
+	time.Sleep(3 * every) // the peer has been heard
+
+	waiting := await(dial(t, peerAddress))
+	shell(t, "nsenter -t "+peer+" -n nft 'table ip cut { chain input { type filter hook input priority 0; policy drop; }; }'")
+	cut := time.Now()
+	if err := <-waiting; !errors.Is(err, syscall.ECONNABORTED) || time.Since(cut) > patience+3*time.Second {
+		t.Errorf("who waits for the dead peer: %v after %s", err, time.Since(cut))
+	}
+	began := time.Now()
+	if _, err := net.DialTimeout("tcp", fmt.Sprintf("%s:%d", peerAddress, port), 5*time.Second); !errors.Is(err, syscall.ECONNREFUSED) || time.Since(began) > time.Second {
+		t.Errorf("a new connection: %v after %s", err, time.Since(began))
+	}
+	shell(t, "nsenter -t "+peer+" -n nft delete table ip cut")
+	time.Sleep(3 * every)
+	dial(t, peerAddress).Close()
+
+	waiting = await(dial(t, vipAddress))
+	shell(t, "ip neigh replace "+vipAddress+" lladdr 02:00:00:00:00:77 dev near") // as a gratuitous ARP does
+	moved := time.Now()
+	if err := <-waiting; !errors.Is(err, syscall.ECONNABORTED) || time.Since(moved) > time.Second {
+		t.Errorf("who waits at the address that moved: %v after %s", err, time.Since(moved))
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if left := shell(t, "nft list tables"); left != "" {
+		t.Errorf("rules stay behind: %s", left)
+	}
+	if t.Failed() {
+		t.Log(log.String())
+	}
+}
+
+// startPeer starts the other process and lays the cable. It returns the process's ID.
+func startPeer(t *testing.T) string {
+	c := exec.Command("unshare", "--net", "--", os.Args[0])
+	c.Env = append(os.Environ(), part+"=peer")
+	in, err := c.StdinPipe()
+	check(t, err)
+	out, err := c.StdoutPipe()
+	check(t, err)
+	check(t, c.Start())
+	t.Cleanup(func() {
+		in.Close()
+		c.Wait()
+	})
+	_, err = out.Read(make([]byte, 16)) // it is in its network now
+	check(t, err)
+	pid := strconv.Itoa(c.Process.Pid)
+	shell(t, "ip link set lo up") // the refusals go through it
+	shell(t, "ip link add near type veth peer name far netns "+pid)
+	shell(t, "ip address add "+ownAddress+"/24 dev near && ip link set near up")
+	shell(t, "nsenter -t "+pid+" -n sh -c 'ip address add "+peerAddress+"/24 dev far && ip address add "+vipAddress+"/24 dev far && ip link set far up'")
+	return pid
+}
+
+func shell(t *testing.T, line string) string {
+	t.Helper()
+	out, err := exec.Command("sh", "-c", line).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", line, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func dial(t *testing.T, address string) net.Conn {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", fmt.Sprintf("%s:%d", address, port), 5*time.Second)
+	check(t, err)
+	return c
+}
+
+// await waits for an answer that never comes, and tells how that ended.
+func await(c net.Conn) <-chan error {
+	out := make(chan error, 1)
+	go func() {
+		c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		_, err := c.Read(make([]byte, 1))
+		c.Close()
+		out <- err
+	}()
+	return out
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRules(t *testing.T) {
+	four, six := netip.MustParseAddr("198.18.0.11"), netip.MustParseAddr("fd00::11")
+	got := rules([]netip.Addr{four, six}, held)
+	for _, want := range []string{"delete table inet nines-stale", "198.18.0.11 timeout 15s", "fd00::11 timeout 15s", "ip daddr @dead4 reject with tcp reset"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	if strings.Contains(rules(nil, held), "chain") {
+		t.Error("nobody is dead, and there are rules")
+	}
+}

@@ -1,0 +1,77 @@
+package stale
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+)
+
+// watchMoves tells when the virtual address has moved, until ctx ends: this node got or lost it, or the network says that
+// another machine has it (a gratuitous ARP changes the neighbour's hardware address).
+func watchMoves(ctx context.Context, vip func() netip.Addr, log *slog.Logger) (<-chan struct{}, error) {
+	addresses, neighbours := make(chan netlink.AddrUpdate), make(chan netlink.NeighUpdate)
+	failed := func(err error) {
+		if ctx.Err() == nil {
+			log.Warn("moves of the virtual address may be missed", "err", err)
+		}
+	}
+	err := netlink.AddrSubscribeWithOptions(addresses, ctx.Done(), netlink.AddrSubscribeOptions{ErrorCallback: failed})
+	if err != nil {
+		return nil, fmt.Errorf("watch this node's addresses: %w", err)
+	}
+	err = netlink.NeighSubscribeWithOptions(neighbours, ctx.Done(), netlink.NeighSubscribeOptions{ErrorCallback: failed, ListExisting: true})
+	if err != nil {
+		return nil, fmt.Errorf("watch the neighbours: %w", err)
+	}
+	out := make(chan struct{}, 1)
+	go func() {
+		var at holder
+		for addresses != nil || neighbours != nil {
+			moved := false
+			select {
+			case u, ok := <-addresses:
+				if !ok {
+					addresses = nil
+					continue
+				}
+				moved = addrOf(u.LinkAddress.IP) == vip()
+			case u, ok := <-neighbours:
+				if !ok {
+					neighbours = nil
+					continue
+				}
+				moved = addrOf(u.IP) == vip() && at.moved(u.HardwareAddr)
+			}
+			if moved {
+				select {
+				case out <- struct{}{}:
+				default: // said already, and not yet acted upon
+				}
+			}
+		}
+	}()
+	return out, nil
+}
+
+// holder is the hardware address that was last seen to have the virtual one.
+type holder string
+
+// moved notes the address and reports whether another had it before. The kernel forgets a neighbour now and
+// then; that is no move.
+func (h *holder) moved(to net.HardwareAddr) bool {
+	if len(to) == 0 {
+		return false
+	}
+	before := *h
+	*h = holder(to)
+	return before != "" && before != *h
+}
+
+func addrOf(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
+}

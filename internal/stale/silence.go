@@ -1,0 +1,71 @@
+package stale
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// silence tells from answers, and from their absence, which peers are dead. It does no I/O.
+type silence struct {
+	peers  []netip.Addr
+	heard  map[netip.Addr]time.Time // absent: never
+	gone   map[netip.Addr]bool
+	judged time.Time
+}
+
+func newSilence(peers []netip.Addr) *silence {
+	return &silence{peers: peers, heard: map[netip.Addr]time.Time{}, gone: map[netip.Addr]bool{}}
+}
+
+// answered notes an answer, and reports whether the peer had been taken for dead.
+func (s *silence) answered(peer netip.Addr, now time.Time) (returned bool) {
+	if !slices.Contains(s.peers, peer) {
+		return false
+	}
+	returned = s.gone[peer]
+	s.heard[peer] = now
+	delete(s.gone, peer)
+	return returned
+}
+
+// judge returns the peers that have fallen silent since it was last asked.
+func (s *silence) judge(now time.Time) (died []netip.Addr) {
+	late := !s.judged.IsZero() && now.Sub(s.judged) > 2*every
+	s.judged = now
+	if late { // this process stood still itself: who has answered meanwhile is not known
+		for p := range s.heard {
+			s.heard[p] = now
+		}
+		return nil
+	}
+	var silent []netip.Addr
+	audible := false
+	for _, p := range s.peers {
+		at, known := s.heard[p]
+		switch {
+		case known && now.Sub(at) <= patience:
+			audible = true
+		case known && !s.gone[p]:
+			silent = append(silent, p)
+		}
+	}
+	if !audible && len(s.peers) > 1 {
+		return nil // it is this node that is cut off
+	}
+	for _, p := range silent {
+		s.gone[p] = true
+	}
+	return silent
+}
+
+// dead lists the peers that are taken for dead, in order.
+func (s *silence) dead() []netip.Addr {
+	var out []netip.Addr
+	for _, p := range s.peers {
+		if s.gone[p] {
+			out = append(out, p)
+		}
+	}
+	return out
+}

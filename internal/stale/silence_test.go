@@ -1,0 +1,89 @@
+package stale
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+)
+
+var (
+	one = netip.MustParseAddr("198.18.0.11")
+	two = netip.MustParseAddr("198.18.0.12")
+)
+
+func TestSilence(t *testing.T) {
+	type at = map[netip.Addr][2]time.Duration // answers each tick, from and until
+	const always = time.Hour
+	for name, tc := range map[string]struct {
+		peers  []netip.Addr
+		answer at
+		stops  [2]time.Duration // this process does not run
+		died   []netip.Addr     // all that were taken for dead, in order
+		gone   []netip.Addr     // at the end, after 10 s
+		when   time.Duration    // of the first
+	}{
+		"all are there":              {peers: []netip.Addr{one, two}, answer: at{one: {0, always}, two: {0, always}}},
+		"one dies":                   {peers: []netip.Addr{one, two}, answer: at{one: {0, always}, two: {0, 3 * time.Second}}, died: []netip.Addr{two}, gone: []netip.Addr{two}, when: 5500 * time.Millisecond},
+		"a short pause":              {peers: []netip.Addr{one, two}, answer: at{one: {0, always}, two: {0, 9 * time.Second}}},
+		"the only other dies":        {peers: []netip.Addr{one}, answer: at{one: {0, 3 * time.Second}}, died: []netip.Addr{one}, gone: []netip.Addr{one}, when: 5500 * time.Millisecond},
+		"this node is cut off":       {peers: []netip.Addr{one, two}, answer: at{one: {0, 3 * time.Second}, two: {0, 3 * time.Second}}},
+		"echo requests are dropped":  {peers: []netip.Addr{one, two}, answer: at{one: {0, always}}},
+		"this process is frozen":     {peers: []netip.Addr{one, two}, answer: at{one: {0, always}, two: {0, always}}, stops: [2]time.Duration{2 * time.Second, 7 * time.Second}},
+		"it comes after a long time": {peers: []netip.Addr{one, two}, answer: at{one: {0, always}, two: {7 * time.Second, always}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, start := newSilence(tc.peers), time.Now()
+			var died []netip.Addr
+			var when time.Duration
+			for d := time.Duration(0); d <= 10*time.Second; d += every {
+				if d > tc.stops[0] && d < tc.stops[1] {
+					continue
+				}
+				if d >= tc.stops[1] || tc.stops[1] == 0 || d <= tc.stops[0] {
+					if found := s.judge(start.Add(d)); len(found) > 0 {
+						if died = append(died, found...); when == 0 {
+							when = d
+						}
+					}
+				}
+				for p, span := range tc.answer {
+					if d >= span[0] && d <= span[1] {
+						s.answered(p, start.Add(d))
+					}
+				}
+			}
+			if !slices.Equal(died, tc.died) || !slices.Equal(s.dead(), tc.gone) || when != tc.when {
+				t.Errorf("died %v after %s, gone %v; want %v after %s, %v", died, when, s.dead(), tc.died, tc.when, tc.gone)
+			}
+		})
+	}
+}
+
+func TestReturn(t *testing.T) {
+	s, now := newSilence([]netip.Addr{one}), time.Now()
+	s.answered(one, now)
+	for range 6 {
+		now = now.Add(every)
+		s.judge(now)
+	}
+	if !slices.Equal(s.dead(), []netip.Addr{one}) {
+		t.Fatalf("dead: %v", s.dead())
+	}
+	if s.answered(two, now) || !s.answered(one, now) || s.answered(one, now) || len(s.dead()) > 0 {
+		t.Error("a return must be told once, and only of a peer that was dead")
+	}
+}
+
+func TestHolder(t *testing.T) {
+	var h holder
+	a, b := []byte{2, 0, 0, 0, 0, 1}, []byte{2, 0, 0, 0, 0, 2}
+	for i, step := range []struct {
+		to   []byte
+		want bool
+	}{{a, false}, {a, false}, {nil, false}, {a, false}, {b, true}, {nil, false}, {a, true}} {
+		if got := h.moved(step.to); got != step.want {
+			t.Errorf("step %d: %v", i, got)
+		}
+	}
+}
