@@ -163,7 +163,7 @@ func requireMemory(name string, p profile) error {
 	if have < need {
 		return &CannotRunError{
 			fmt.Sprintf("%s of memory are free and %d machines need %s", size(have), missing, size(need)),
-			"free some, or add some",
+			"free some, add some, or bring up the small cluster (nines lab up --profile core)",
 		}
 	}
 	return nil

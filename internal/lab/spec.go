@@ -58,7 +58,7 @@ var cloudNodes = []nodeSpec{
 }
 
 // DefaultProfile is the profile of a lab that names none.
-const DefaultProfile = "core"
+const DefaultProfile = "cloud"
 
 // Profiles returns the names of all profiles.
 func Profiles() []string {

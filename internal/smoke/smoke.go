@@ -328,7 +328,7 @@ func (e *NoCloudError) Error() string {
 
 // Hint says what to do now.
 func (e *NoCloudError) Hint() string {
-	return "name them under 'services' in cluster.yaml and run 'nines apply'; in a lab, 'nines lab up --profile cloud'"
+	return "name them under 'services' in cluster.yaml and run 'nines apply'; in a lab, 'nines lab up' without --profile core"
 }
 
 // Possible returns a *NoCloudError for a cluster that cannot be proved this way.

@@ -99,7 +99,7 @@ func interruptions(t *testing.T, length time.Duration, f func(t *testing.T, tr t
 func TestInterruptedApply(t *testing.T) {
 	interruptions(t, 50*time.Second, func(t *testing.T, tr trial) {
 		t.Log(tr)
-		must(t, 5*time.Minute, "lab", "up", "--name", labName, "--machines-only")
+		must(t, 5*time.Minute, "lab", "up", "--profile", "core", "--name", labName, "--machines-only")
 		cluster := "/var/lib/nines-lab/" + labName + "/cluster.yaml"
 		cli := begin(t, "-c", cluster, "apply", "--yes")
 		time.Sleep(tr.moment)
@@ -116,13 +116,13 @@ func TestInterruptedLabUp(t *testing.T) {
 			tr.moment /= 25 // while the machines are made and boot
 		}
 		t.Logf("seed %d: killed after %s", tr.seed, tr.moment)
-		cli := begin(t, "lab", "up", "--name", labName)
+		cli := begin(t, "lab", "up", "--profile", "core", "--name", labName)
 		time.Sleep(tr.moment)
 		cli.kill(t)
 		if tr.seed%3 == 0 { // what was begun is only removed
 			return
 		}
-		again(t, "lab", "up", "--name", labName)
+		again(t, "lab", "up", "--profile", "core", "--name", labName)
 		whole(t, "/var/lib/nines-lab/"+labName+"/cluster.yaml")
 	})
 }

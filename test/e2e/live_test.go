@@ -36,7 +36,7 @@ func TestLive(t *testing.T) {
 	name := labName + "-live"
 	must(t, time.Minute, "lab", "down", "--name", name)
 	t.Cleanup(func() { must(t, time.Minute, "lab", "down", "--name", name) })
-	must(t, 20*time.Minute, "lab", "up", "--bare", "--machines-only", "--name", name)
+	must(t, 20*time.Minute, "lab", "up", "--profile", "core", "--bare", "--machines-only", "--name", name)
 	must(t, time.Minute, "lab", "ssh", "--name", name, "ctl1", "--", liveRepository)
 	for _, pkg := range []string{"host", "node"} {
 		t.Run(pkg, func(t *testing.T) { liveTests(t, name, pkg) })

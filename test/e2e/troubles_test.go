@@ -29,7 +29,7 @@ func TestTroubles(t *testing.T) {
 		must(t, time.Minute, "lab", "down", "--name", labName)
 		gone(t)
 	})
-	must(t, 20*time.Minute, "lab", "up", "--name", labName, "--machines-only")
+	must(t, 20*time.Minute, "lab", "up", "--profile", "core", "--name", labName, "--machines-only")
 	cluster := "/var/lib/nines-lab/" + labName + "/cluster.yaml"
 	for _, tr := range troubles(cluster) {
 		t.Run(tr.name, func(t *testing.T) {
