@@ -104,6 +104,14 @@ func testNode(t *testing.T) {
 	dial(t, peerAddress).Close()
 
 	waiting = await(dial(t, vipAddress))
+	// The kernel forgets a neighbour and asks for it again: no move.
+	shell(t, "ip neigh del "+vipAddress+" dev near")
+	dial(t, vipAddress).Close()
+	select {
+	case err := <-waiting:
+		t.Fatalf("a neighbour that was asked for again ended a connection: %v", err)
+	case <-time.After(every):
+	}
 	shell(t, "ip neigh replace "+vipAddress+" lladdr 02:00:00:00:00:77 dev near") // as a gratuitous ARP does
 	moved := time.Now()
 	if err := <-waiting; !errors.Is(err, syscall.ECONNABORTED) || time.Since(moved) > time.Second {

@@ -38,13 +38,13 @@ func watchMoves(ctx context.Context, vip func() netip.Addr, log *slog.Logger) (<
 					addresses = nil
 					continue
 				}
-				moved = addrOf(u.LinkAddress.IP) == vip()
+				moved = isVIP(u.LinkAddress.IP, vip())
 			case u, ok := <-neighbours:
 				if !ok {
 					neighbours = nil
 					continue
 				}
-				moved = addrOf(u.IP) == vip() && at.moved(u.HardwareAddr)
+				moved = isVIP(u.IP, vip()) && u.State&known != 0 && at.moved(u.HardwareAddr)
 			}
 			if moved {
 				select {
@@ -56,6 +56,10 @@ func watchMoves(ctx context.Context, vip func() netip.Addr, log *slog.Logger) (<
 	}()
 	return out, nil
 }
+
+// known are the states of a neighbour in which the kernel has its hardware address. While it asks for it, or after it asked
+// in vain, the address is zeros.
+const known = netlink.NUD_REACHABLE | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE | netlink.NUD_PERMANENT
 
 // holder is the hardware address that was last seen to have the virtual one.
 type holder string
@@ -71,7 +75,7 @@ func (h *holder) moved(to net.HardwareAddr) bool {
 	return before != "" && before != *h
 }
 
-func addrOf(ip net.IP) netip.Addr {
-	a, _ := netip.AddrFromSlice(ip)
-	return a.Unmap()
+func isVIP(ip net.IP, vip netip.Addr) bool {
+	a, ok := netip.AddrFromSlice(ip)
+	return ok && a.Unmap() == vip
 }
