@@ -28,6 +28,13 @@ const (
 	realTimeMachine = 90_000
 )
 
+// Processor time. A group weighs as much as one task of the group beside it: all machines together would get what one compiler gets
+// on this host, and what is measured in the lab would be the host's other work.
+const (
+	weightTop = "800"  // version 2, where one task or group has 100
+	sharesTop = "8192" // version 1, where it has 1024
+)
+
 // hierarchy is one mounted control group hierarchy: the unified one, or one of
 // version 1 with its controllers. Hosts may have several at once.
 type hierarchy struct {
@@ -84,6 +91,9 @@ func makeCgroups(lab string, member ...string) ([]string, error) {
 // prepare makes a new group usable: version 1 starts some controllers with
 // values that let no process in, version 2 has none until the parent passes them on.
 func (h hierarchy) prepare(parent, dir string, depth int) error {
+	if depth == 0 {
+		defer giveWeight(dir)
+	}
 	if h.unified {
 		available, err := os.ReadFile(filepath.Join(parent, "cgroup.controllers"))
 		if err != nil {
@@ -114,6 +124,15 @@ func (h hierarchy) prepare(parent, dir string, depth int) error {
 		giveRealTime(share, []int{realTimeTop, realTimeLab, realTimeNode, realTimeMachine}[depth])
 	}
 	return nil
+}
+
+// giveWeight gives a group its weight, in the hierarchy that has processors. Without it a lab still runs.
+func giveWeight(dir string) {
+	for name, value := range map[string]string{"cpu.weight": weightTop, "cpu.shares": sharesTop} {
+		if file := filepath.Join(dir, name); fileExists(file) {
+			_ = os.WriteFile(file, []byte(value), 0)
+		}
+	}
 }
 
 // realTimePatience bounds the wait for the share of a group that was just removed.
@@ -293,4 +312,9 @@ func removeCgroupsOnce(lab string, member ...string) error {
 		}
 	}
 	return nil
+}
+
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }

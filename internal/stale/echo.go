@@ -30,9 +30,18 @@ func listenEcho() (*echo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("a socket for echo requests: %w", err)
 	}
+	// Others' requests, which the kernel answers, need not wake this process. It is looked at again below.
+	var only ipv4.ICMPFilter
+	only.SetAll(true)
+	only.Accept(ipv4.ICMPTypeEchoReply)
+	_ = four.IPv4PacketConn().SetICMPFilter(&only)
 	e := &echo{four: four, answers: make(chan netip.Addr), done: make(chan struct{})}
 	e.readers.Go(func() { e.read(four, 1) })
 	if six, err := icmp.ListenPacket("ip6:ipv6-icmp", "::"); err == nil {
+		var only ipv6.ICMPFilter
+		only.SetAll(true)
+		only.Accept(ipv6.ICMPTypeEchoReply)
+		_ = six.IPv6PacketConn().SetICMPFilter(&only)
 		e.six = six
 		e.readers.Go(func() { e.read(six, 58) })
 	}

@@ -5,8 +5,13 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -177,5 +182,51 @@ func TestOtherEngineOrMissingAddress(t *testing.T) {
 	c.VIP.Network = model.External
 	if _, err := New(nil).Resources(c, nil); err == nil {
 		t.Error("nodes without an address on the VIP's network are accepted")
+	}
+}
+
+// The script is the real one; only its pace is not.
+func TestWordIsTakenBack(t *testing.T) {
+	dir := t.TempDir()
+	guard, script := filepath.Join(dir, "guard"), filepath.Join(dir, "revoke.sh")
+	content, err := render("revoke.sh", view{RevokeState: dir, GuardFile: guard, Deny: Deny, RevokeMissed: 2, RevokeEvery: 1})
+	check(t, err)
+	check(t, os.WriteFile(script, content, 0o755))
+	speak := func() { check(t, os.WriteFile(guard, []byte(Allow+"\n"), 0o644)) }
+	speak()
+	c := exec.Command(script)
+	check(t, c.Start())
+	defer func() {
+		c.Process.Kill()
+		c.Wait()
+	}()
+	word := func() string {
+		b, err := os.ReadFile(guard)
+		check(t, err)
+		return strings.TrimSpace(string(b))
+	}
+	for range 8 { // twice as long as it has patience
+		speak()
+		time.Sleep(500 * time.Millisecond)
+		if word() != Allow {
+			t.Fatal("the word of an agent that speaks was taken back")
+		}
+	}
+	for deadline := time.Now().Add(10 * time.Second); word() != Deny; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the word of a silent agent stands")
+		}
+	}
+	speak()
+	time.Sleep(1200 * time.Millisecond)
+	if word() != Allow {
+		t.Error("an agent that speaks again is not heard")
+	}
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -35,11 +35,19 @@ const (
 	pathConfig      = dirConfig + "keepalived.conf"
 	pathInterface   = dirConfig + "interface.conf"
 	scriptInterface = dirConfig + "nines-interface.sh"
-	scriptRenewed   = dirConfig + "nines-guard-renewed.sh"
-	stateName       = "nines-keepalived" // below /run
+	scriptRevoke    = dirConfig + "nines-guard-revoke.sh"
+	revokeName      = "nines-vip-guard" // the unit, and its directory below /run
+	unitRevoke      = revokeName + ".service"
 
 	actionInterface = "find-interface"
 	actionAnswers   = "vip-answers"
+)
+
+// The agent renews its word each second. Who misses that in five looks in a row, ten seconds, does not hold the VIP: long enough for an
+// agent to be upgraded.
+const (
+	revokeEvery  = 2 * time.Second
+	revokeMissed = 5
 )
 
 //go:embed templates/*.tmpl
@@ -121,14 +129,18 @@ func node(c *model.Cluster, n model.Node, index int) ([]plan.Resource, error) {
 	if err != nil {
 		return nil, err
 	}
-	renewed, err := file("renewed.sh", scriptRenewed, 0o755, nil)
+	script, err := file("revoke.sh", scriptRevoke, 0o755, nil)
+	if err != nil {
+		return nil, err
+	}
+	revokeFile, err := file("revoke.service", "/etc/systemd/system/"+unitRevoke, 0o644, nil)
 	if err != nil {
 		return nil, err
 	}
 	find := plan.Resource{ID: id("action", actionInterface), Service: Name, Node: n.Name, After: []plan.ID{finder},
 		Action: &plan.Action{Name: actionInterface, Args: map[string]string{"address": v.Address}}}
 	out = append(out, find)
-	config, err := file("keepalived.conf", pathConfig, 0o644, []string{"keepalived", "-t", "-f", "{}"}, renewed, find.ID)
+	config, err := file("keepalived.conf", pathConfig, 0o644, []string{"keepalived", "-t", "-f", "{}"}, find.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -136,23 +148,27 @@ func node(c *model.Cluster, n model.Node, index int) ([]plan.Resource, error) {
 	if err != nil {
 		return nil, err
 	}
-	unit := plan.Resource{ID: id("unit", Unit), Service: Name, Node: n.Name,
+	revoke := plan.Resource{ID: id("unit", unitRevoke), Service: Name, Node: n.Name,
+		Unit: &plan.Unit{Name: unitRevoke, Enabled: true, Running: true, RestartOn: []plan.ID{script, revokeFile}}}
+	unit := plan.Resource{ID: id("unit", Unit), Service: Name, Node: n.Name, After: []plan.ID{revoke.ID},
 		Needs: []string{service.CapBase, service.CapProxy},
 		Unit: &plan.Unit{Name: Unit, Enabled: true, Running: true,
 			RestartOn: []plan.ID{pkg.ID, dropin},
 			// A reload keeps the VIP where it is.
 			ReloadOn: []plan.ID{config},
 			Member:   &plan.Member{Quorum: Name, Size: len(c.Controllers()), Needed: 1}}}
-	return append(out, unit), nil
+	return append(out, revoke, unit), nil
 }
 
 type view struct {
-	Name, Address, VIP, Advert         string
-	RouterID, Priority                 int
-	Peers                              []string
-	Allow, Deny, GuardFile, GuardDir   string
-	InterfaceFile, StateDir, StateName string
-	InterfaceScript, RenewedScript     string
+	Name, Address, VIP, Advert       string
+	RouterID, Priority               int
+	Peers                            []string
+	Allow, Deny, GuardFile, GuardDir string
+	InterfaceFile, InterfaceScript   string
+
+	RevokeScript, RevokeUnit, RevokeName, RevokeState string
+	RevokeEvery, RevokeMissed                         int // seconds; looks
 }
 
 func newView(c *model.Cluster, n model.Node, index int) (view, error) {
@@ -165,8 +181,9 @@ func newView(c *model.Cluster, n model.Node, index int) (view, error) {
 		Name: n.Name, Address: own.String(), VIP: c.VIP.Address.String(), RouterID: c.VIP.RouterID,
 		Priority: priority(index, len(nodes)), Advert: strconv.FormatFloat(c.VIP.Advert.Seconds(), 'f', -1, 64),
 		Allow: Allow, Deny: Deny, GuardFile: model.PathVIPFile, GuardDir: filepath.Dir(model.PathVIPFile),
-		InterfaceFile: pathInterface, InterfaceScript: scriptInterface, RenewedScript: scriptRenewed,
-		StateDir: "/run/" + stateName, StateName: stateName,
+		InterfaceFile: pathInterface, InterfaceScript: scriptInterface,
+		RevokeScript: scriptRevoke, RevokeUnit: unitRevoke, RevokeName: revokeName, RevokeState: "/run/" + revokeName,
+		RevokeEvery: int(revokeEvery.Seconds()), RevokeMissed: revokeMissed,
 	}
 	for _, m := range nodes {
 		if m.Name == n.Name {
