@@ -47,8 +47,11 @@ func (a *Agent) guardVIP(ctx context.Context) {
 		if a.Guard == nil || member == nil || (!joined(member) && time.Since(a.started) < guardGrace) {
 			continue
 		}
-		quorum, _ := member.HasQuorum()
+		quorum, why := member.HasQuorum()
 		content, reason := a.Guard(quorum, a.watch.all())
+		if !quorum {
+			reason += ": " + why
+		}
 		if content == last && time.Since(written) < guardRefresh {
 			continue
 		}

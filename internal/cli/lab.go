@@ -50,7 +50,8 @@ func newLabUpCommand(name *string, deploy DeployFunc) *cobra.Command {
 		Short: "Bring the lab's machines up and deploy the cluster on them",
 		Long: `Boots the machines, writes their cluster.yaml and deploys it the way it is deployed on real servers.
 Interrupted, it goes on where it was when it is run again.`,
-		Example: `  nines lab up
+		Example: `  nines lab up                      # a whole cloud, 14 GB of memory
+  nines lab up --profile core       # the small cluster, 4 GB
   nines lab up --set vip.advert=50ms
   nines lab up --machines-only      # machines with SSH, nothing deployed`,
 		Args: cobra.NoArgs,

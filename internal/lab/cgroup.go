@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,6 +35,21 @@ const (
 	weightTop = "800"  // version 2, where one task or group has 100
 	sharesTop = "8192" // version 1, where it has 1024
 )
+
+// A machine has no more than half of the host's processors, but one at least, and all labs together leave a twentieth. A controller that
+// boots starts fifty programs: they kept both processors so busy that the kernel's own threads, which flush the disks of all machines, waited
+// up to ten seconds (0.6 s with the bound), and with them every fsync of every database; and whoever
+// stood in the queue with a lock on a shared library held up its users on all machines.
+const (
+	quotaPeriod = 100_000 // microseconds
+	machineHalf = 0.5
+	labsLeave   = 0.95
+)
+
+// quota is a part of the host's processors, in microseconds of each period.
+func quota(part float64) int {
+	return int(max(1, part*float64(runtime.NumCPU())) * quotaPeriod)
+}
 
 // hierarchy is one mounted control group hierarchy: the unified one, or one of
 // version 1 with its controllers. Hosts may have several at once.
@@ -91,8 +107,12 @@ func makeCgroups(lab string, member ...string) ([]string, error) {
 // prepare makes a new group usable: version 1 starts some controllers with
 // values that let no process in, version 2 has none until the parent passes them on.
 func (h hierarchy) prepare(parent, dir string, depth int) error {
-	if depth == 0 {
-		defer giveWeight(dir)
+	switch depth {
+	case 0:
+		defer setFiles(dir, map[string]string{"cpu.weight": weightTop, "cpu.shares": sharesTop})
+		defer bound(dir, quota(labsLeave))
+	case 2:
+		defer bound(dir, quota(machineHalf))
 	}
 	if h.unified {
 		available, err := os.ReadFile(filepath.Join(parent, "cgroup.controllers"))
@@ -126,9 +146,14 @@ func (h hierarchy) prepare(parent, dir string, depth int) error {
 	return nil
 }
 
-// giveWeight gives a group its weight, in the hierarchy that has processors. Without it a lab still runs.
-func giveWeight(dir string) {
-	for name, value := range map[string]string{"cpu.weight": weightTop, "cpu.shares": sharesTop} {
+// bound keeps a group from using more than that of each period.
+func bound(dir string, quota int) {
+	setFiles(dir, map[string]string{"cpu.max": fmt.Sprint(quota, quotaPeriod), "cpu.cfs_quota_us": strconv.Itoa(quota)})
+}
+
+// setFiles writes those of a group's files that its hierarchy has. Without them a lab still runs.
+func setFiles(dir string, values map[string]string) {
+	for name, value := range values {
 		if file := filepath.Join(dir, name); fileExists(file) {
 			_ = os.WriteFile(file, []byte(value), 0)
 		}
