@@ -32,34 +32,39 @@ func TestCloud(t *testing.T) {
 // allUp asks OpenStack itself, with the ordinary client.
 func allUp(t *testing.T) {
 	for _, of := range []struct {
-		words string
-		state string // the column, and what it says of one that works
-		up    any
-		count int
+		words      string
+		what, host string // columns that name a service
+		state      string // the column, and what it says of one that works
+		up         any
+		count      int
 	}{
-		{"compute service list", "State", "up", 8},        // conductor and scheduler on three, compute on two
-		{"network agent list", "Alive", true, 3 + 2 + 2},  // gateways, controllers of computes, their metadata agents
-		{"volume service list", "State", "up", 3 + 1},     // scheduler on three, volume on one at a time
-		{"orchestration service list", "Status", "up", 3}, // engines, one worker each
+		{"compute service list", "Binary", "Host", "State", "up", 8},           // conductor and scheduler on three, compute on two
+		{"network agent list", "Agent Type", "Host", "Alive", true, 3 + 2 + 2}, // gateways, controllers of computes, their metadata agents
+		{"volume service list", "Binary", "Host", "State", "up", 3 + 1},        // scheduler on three, volume on one at a time
+		{"orchestration service list", "Binary", "Hostname", "Status", "up", 3},
 	} {
 		t.Run(of.words, func(t *testing.T) {
-			var rows []map[string]any
-			down := func() string {
+			up := map[any]bool{} // of one node's service; Heat lists those that ended as well
+			down := func() any {
 				out := must(t, time.Minute, append([]string{"lab", "exec", "--name", labName, "--", "openstack"}, append(strings.Fields(of.words), "-f", "json")...)...)
-				rows = decode[[]map[string]any](t, out)
-				for _, r := range rows {
-					if r[of.state] != of.up {
-						return fmt.Sprint(r)
+				clear(up)
+				for _, r := range decode[[]map[string]any](t, out) {
+					name := fmt.Sprint(r[of.what], " of ", r[of.host])
+					up[name] = up[name] || r[of.state] == of.up
+				}
+				for name, is := range up {
+					if !is {
+						return name
 					}
 				}
-				return ""
+				return nil
 			}
 			why := down()
-			for deadline := time.Now().Add(2 * time.Minute); why != "" && time.Now().Before(deadline); why = down() { // their own clocks: a report a minute
+			for deadline := time.Now().Add(2 * time.Minute); why != nil && time.Now().Before(deadline); why = down() { // they report once a minute
 				time.Sleep(5 * time.Second)
 			}
-			if why != "" || len(rows) < of.count {
-				t.Errorf("%d of %d, not up: %s", len(rows), of.count, why)
+			if why != nil || len(up) != of.count {
+				t.Errorf("%d, want %d; not up: %v; all: %v", len(up), of.count, why, up)
 			}
 		})
 	}
