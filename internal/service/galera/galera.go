@@ -41,6 +41,7 @@ package galera
 
 import (
 	"context"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -92,6 +93,8 @@ type Service struct {
 	shown func(context.Context, service.Env) ([]byte, error)
 	// progress tells a member that stands still from one that has nothing to do.
 	progress progress
+	// healing says which step of a recovery is under way on this node; nil: none.
+	healing atomic.Pointer[string]
 }
 
 // New returns the service. databases lists the schemas other services need.
