@@ -93,7 +93,7 @@ func (a *Agent) tick(ctx context.Context, c *model.Cluster, l *converge.Leader, 
 	if held[e.Name] == nil {
 		// Only to see whether there is something to do: whoever wants to apply is not kept waiting by a look.
 		record, m, err := e.Tick(ctx, c, waited, false)
-		if err != nil || !record.Open && !m.Open && len(m.Steps) == 0 {
+		if err != nil || m.Rest || !record.Open && !m.Open && len(m.Steps) == 0 {
 			return false, err
 		}
 		release, ok := l.Hold("the recovery of " + e.Name)
@@ -103,15 +103,15 @@ func (a *Agent) tick(ctx context.Context, c *model.Cluster, l *converge.Leader, 
 		}
 		held[e.Name] = release
 	}
-	record, _, err = e.Tick(ctx, c, waited, true)
-	if err == nil && !record.Open {
+	record, m, err := e.Tick(ctx, c, waited, true)
+	if err == nil && (!record.Open || m.Rest) {
 		held[e.Name]()
 		delete(held, e.Name)
 	}
 	if err != nil && !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrFenced) {
 		err = errors.Join(err, e.Failed(ctx, err))
 	}
-	return record.Open, err
+	return record.Open && !m.Rest, err
 }
 
 // watchLineage writes down what must be known of the service on the day when it is down.

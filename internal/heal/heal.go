@@ -220,9 +220,10 @@ func (e *Engine) Tick(ctx context.Context, c *model.Cluster, waited time.Duratio
 		if r.Founder != "" {
 			return r, m, fmt.Errorf("epoch %d is %s's to found in, not %s's", r.Epoch, r.Founder, m.Founder)
 		}
-		r.Founder, r.Renew = m.Founder, m.Renew
+		r.Founder = m.Founder
 		r.note(e.Now(), fmt.Sprintf("%s goes first: %s", m.Founder, m.Reason))
 	}
+	r.Renew = r.Renew || m.Renew
 	if m.Done {
 		r.Open, r.Finished, r.Move = false, e.Now(), service.Move{Left: m.Left}
 		r.note(e.Now(), "done: "+m.Reason)

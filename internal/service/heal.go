@@ -62,6 +62,8 @@ type Move struct {
 	Steps [][]HealStep `json:"steps,omitempty"`
 	// Left are members that stay stopped until a person has looked at them.
 	Left []string `json:"left,omitempty"`
+	// Rest: the service is at work again; whoever is still missing is waited for, and need not keep anybody from applying.
+	Rest bool `json:"rest,omitempty"`
 	// Done: the recovery is over.
 	Done bool `json:"done,omitempty"`
 }

@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"strconv"
+	"strings"
 
 	"nines/internal/service"
 )
@@ -106,6 +107,11 @@ func join(c Case, renewed bool, m *service.Move) {
 		}
 		m.Act, m.Node, m.Steps = StepJoin, n, [][]service.HealStep{{s}}
 		m.Reason += "; " + n + " is next to join"
+		return
+	}
+	if absent := c.absent(); len(absent) > 0 {
+		m.Rest = true // it may have been stopped by this recovery: then it must be started by it
+		m.Reason += "; " + strings.Join(absent, ", ") + " is waited for"
 		return
 	}
 	m.Done = true

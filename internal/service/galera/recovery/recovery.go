@@ -117,6 +117,7 @@ const (
 	Working       Diagnosis = "working"        // a step is under way
 	SelfHealing   Diagnosis = "self-healing"   // Galera may do it by itself
 	MemberMissing Diagnosis = "member-missing" // somebody who may have the latest data is not known
+	Unresponsive  Diagnosis = "unresponsive"   // a server runs and does not speak: it may be frozen, and in a Primary
 	Unexamined    Diagnosis = "unexamined"     // members must be stopped and read first
 	Partitioned   Diagnosis = "partitioned"    // members are alive and do not hear each other
 	AliveAhead    Diagnosis = "alive-ahead"    // a living member without a Primary has the latest data
@@ -275,12 +276,22 @@ func (c Case) known() []string {
 	return out
 }
 
-// missing are those of which nothing is known, or only that something runs there that does not speak: it may
-// be frozen, and a Primary when it goes on.
-func (c Case) missing() []string {
+// absent are those of which nothing is known.
+func (c Case) absent() []string {
 	var out []string
 	for _, m := range c.Members {
-		if e, ok := c.Evidence[m]; !ok || e.Server == Silent && !e.Starting {
+		if _, ok := c.Evidence[m]; !ok {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// unresponsive are those where a server runs that does not speak: it may be frozen, and a Primary when it goes on.
+func (c Case) unresponsive() []string {
+	var out []string
+	for _, m := range c.known() {
+		if e := c.Evidence[m]; e.Server == Silent && !e.Starting {
 			out = append(out, m)
 		}
 	}
@@ -288,7 +299,12 @@ func (c Case) missing() []string {
 }
 
 func (c Case) incomplete() (Decision, bool) {
-	missing := c.missing()
+	if silent := c.unresponsive(); len(silent) > 0 {
+		return Decision{Diagnosis: Unresponsive, Act: Wait, Node: silent[0],
+			Reason: "the server on " + strings.Join(silent, ", ") + " runs and does not answer: it may be frozen, and in a Primary when it goes on",
+			Hint:   "look at it there: 'systemctl status mariadb'; if it does not come back, 'systemctl kill --signal=KILL mariadb' ends it"}, true
+	}
+	missing := c.absent()
 	if len(missing) == 0 || c.Choice != "" {
 		return Decision{}, false
 	}
@@ -317,10 +333,12 @@ func (c Case) record(missing []string) string {
 	return " (" + strings.Join(parts, ", ") + ")"
 }
 
-// leavesBehind reports whether the policy goes on without the one missing member.
+// leavesBehind reports whether the policy goes on without the one missing member. It does not if that one was the whole
+// last Primary on record.
 func (c Case) leavesBehind() bool {
-	missing := c.missing()
-	return c.MissingAfter > 0 && c.Waited >= c.MissingAfter && len(missing) == 1 && len(c.Members) >= 3
+	missing := c.absent()
+	return c.MissingAfter > 0 && c.Waited >= c.MissingAfter && len(missing) == 1 && len(c.Members) >= 3 &&
+		c.Lineage != nil && !slices.Equal(c.Lineage.Members, missing)
 }
 
 // enough are the members that had the last Primary among themselves, if that is proved although somebody is missing:
@@ -331,7 +349,7 @@ func (c Case) enough() (members []string, why string) {
 	}
 	last := c.Lineage.Members
 	for _, m := range last {
-		if !slices.Contains(c.known(), m) || slices.Contains(c.missing(), m) {
+		if slices.Contains(c.absent(), m) {
 			return nil, ""
 		}
 	}
@@ -378,13 +396,10 @@ func sameSet(a, b []string) bool {
 func (c Case) stillRunning() (Decision, bool) {
 	var running, unread, alive []string
 	var founding string
-	missing := c.missing()
 	for _, name := range c.known() {
 		e := c.Evidence[name]
 		class, _ := Classify(e)
 		switch {
-		case slices.Contains(missing, name) && c.Choice == "":
-			// Proved to be unnecessary: it stays as it is.
 		case c.Epoch > 0 && e.Founded == c.Epoch && e.Starting && c.Waited < patienceFounder:
 			founding = name
 		case class == ClassAlive:
@@ -562,9 +577,9 @@ func (c Case) choose() Decision {
 		}
 	}
 	best = first(sources, best.at.Seqno, c.pinned())
-	if members, why := c.enough(); len(c.missing()) > 0 && why != "" && !slices.Contains(members, best.name) {
+	if members, why := c.enough(); len(c.absent()) > 0 && why != "" && !slices.Contains(members, best.name) {
 		return Decision{Diagnosis: MemberMissing, Act: Wait, Reason: best.name + " is the most advanced, but was not in the last Primary on record, and " +
-			strings.Join(c.missing(), ", ") + " is not known", Hint: "bring the machine up"}
+			strings.Join(c.absent(), ", ") + " is not known", Hint: "bring the machine up"}
 	}
 	return c.goFirst(best, sources)
 }
@@ -667,7 +682,7 @@ func (c Case) goFirst(best copyOf, sources []copyOf) Decision {
 		}
 	}
 	d := Decision{Act: Found, Node: best.name, Reason: fmt.Sprintf("%s has the latest data of %s (%s)", best.name, best.at.UUID, strings.Join(told, ", "))}
-	if missing := c.missing(); len(missing) > 0 {
+	if missing := c.absent(); len(missing) > 0 {
 		if _, why := c.enough(); why != "" {
 			d.Reason += "; " + strings.Join(missing, ", ") + " is not needed: " + why
 		} else {
