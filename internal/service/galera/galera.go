@@ -29,13 +29,15 @@
 // peer runs (then Galera's pc.recovery decides) or a running peer has the same
 // cluster UUID. Otherwise the state transfer would overwrite its data.
 //
-// The recovery of a cluster whose members are all down and cannot find each other by
-// pc.recovery is not done here: Start fails and says so.
+// # Recovery
+//
+// A cluster whose members are all down, or alive without a Primary, is recovered by the leader (service.Healer, heal.go): the decision who
+// goes first is the package recovery's, and a founding is a step of an epoch. Start never does it.
 //
 // # What it must never do
 //
-// Delete or edit grastate.dat of a cluster that was formed; found a cluster on a guess; restart a member
-// of a formed cluster that is alive but non-Primary; put a password into a statement, an argument list or a log
+// Delete or edit grastate.dat of a cluster that was formed, but in a step of a recovery, which copies it first; found a cluster on a guess;
+// restart a member of a formed cluster that is alive but non-Primary while it may have the latest data; put a password into a statement, an argument list or a log
 // (accounts get the hash of their password).
 package galera
 
