@@ -41,6 +41,8 @@ type Record struct {
 	Founder string `json:"founder,omitempty"`
 	Pinned  string `json:"pinned,omitempty"`
 	Renew   bool   `json:"renew,omitempty"`
+	// Settled: what the founder founded was seen at work in this epoch.
+	Settled bool `json:"settled,omitempty"`
 	// Choice is a person's word, Who said it. Who without a choice: a person wanted it to begin.
 	Choice string `json:"choice,omitempty"`
 	Who    string `json:"who,omitempty"`
@@ -188,7 +190,7 @@ func (e *Engine) look(ctx context.Context, c *model.Cluster, r Record, waited ti
 	}
 	o := service.Outage{Lineage: lineage, Waited: waited}
 	if r.Open {
-		o.Epoch, o.Founder, o.Pinned, o.Choice, o.Renew = r.Epoch, r.Founder, r.Pinned, r.Choice, r.Renew
+		o.Epoch, o.Founder, o.Pinned, o.Choice, o.Renew, o.Settled = r.Epoch, r.Founder, r.Pinned, r.Choice, r.Renew, r.Settled
 	}
 	o.Evidence, r.Absent = e.Agents.Evidence(ctx, c, e.Name, o.Epoch)
 	r.Evidence = o.Evidence
@@ -211,7 +213,7 @@ func (e *Engine) Tick(ctx context.Context, c *model.Cluster, waited time.Duratio
 		r = e.opened(r, m)
 		return r, m, e.save(ctx, &r, rev)
 	}
-	wants := m.Done || len(m.Steps) > 0 || m.Open
+	wants := m.Done || len(m.Steps) > 0 || m.Open || m.Settled && !r.Settled
 	if !act || !wants {
 		return r, m, e.show(ctx, before, &r, m, rev)
 	}
@@ -223,7 +225,7 @@ func (e *Engine) Tick(ctx context.Context, c *model.Cluster, waited time.Duratio
 		r.Founder = m.Founder
 		r.note(e.Now(), fmt.Sprintf("%s goes first: %s", m.Founder, m.Reason))
 	}
-	r.Renew = r.Renew || m.Renew
+	r.Renew, r.Settled = r.Renew || m.Renew, r.Settled || m.Settled
 	if m.Done {
 		r.Open, r.Finished, r.Move = false, e.Now(), service.Move{Left: m.Left}
 		r.note(e.Now(), "done: "+m.Reason)

@@ -23,7 +23,7 @@ import (
 )
 
 var (
-	schedules = flag.Int("schedules", 10000, "how many schedules the simulation runs")
+	schedules = flag.Int("schedules", usually, "how many schedules the simulation runs")
 	oneSeed   = flag.Uint64("seed", 0, "run this one schedule and print what happened")
 )
 
@@ -47,7 +47,7 @@ func TestSimulation(t *testing.T) {
 		}
 	}
 	t.Logf("%d schedules: %+v", *schedules, sum)
-	if *schedules >= 1000 && (sum.Foundings == 0 || sum.Promotions == 0 || sum.Stale == 0 || sum.Asked == 0 || sum.Renewed == 0) {
+	if *schedules >= 10000 && (sum.Foundings == 0 || sum.Promotions == 0 || sum.Stale == 0 || sum.Asked == 0 || sum.Renewed == 0) {
 		t.Errorf("the schedules do not reach what they are to try: %+v", sum)
 	}
 }
@@ -383,7 +383,7 @@ func (s *sim) doStep(m *machine, req StepRequest) error {
 		if m.disk.saved != nil {
 			saved := *m.disk.saved
 			saved.SafeToBootstrap = false
-			m.disk.saved = &saved
+			m.disk.saved, m.disk.flushed = &saved, &saved
 		}
 		return nil
 	case recovery.StepFound:
@@ -412,7 +412,7 @@ func (s *sim) doStep(m *machine, req StepRequest) error {
 		case req.Step.Args[recovery.ArgKeep] != "":
 			m.disk.empty, m.disk.uuid, m.disk.history, m.disk.saved, m.disk.torn = true, "", nil, nil, false
 		case req.Step.Args[recovery.ArgFresh] != "":
-			m.disk.saved = nil
+			m.disk.saved, m.disk.flushed = nil, nil
 		}
 		s.moment(m)
 		s.sum.Joins++
@@ -482,6 +482,7 @@ func (s *sim) foundStep(m *machine, req StepRequest) error {
 	}
 	m.disk.view = nil
 	m.disk.saved = &recovery.Saved{Position: recovery.Position{UUID: uuid, Seqno: -1}, SafeToBootstrap: true}
+	m.disk.flushed = m.disk.saved
 	s.moment(m)
 	if m.run.server != recovery.Stopped {
 		return errors.New("somebody started it")

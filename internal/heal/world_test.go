@@ -44,6 +44,7 @@ type machine struct {
 		history  []int
 		torn     bool // a state transfer or a schema change was under way: not consistent
 		saved    *recovery.Saved
+		flushed  *recovery.Saved // what a power cut leaves of it
 		view     *recovery.View
 		founded  int64
 		examined *note
@@ -79,6 +80,9 @@ func newWorld(rng *rand.Rand, members int) *world {
 		w.nodes = append(w.nodes, m)
 	}
 	w.install(w.nodes, v)
+	for _, m := range w.nodes {
+		m.disk.flushed = m.disk.saved
+	}
 	return w
 }
 
@@ -120,11 +124,14 @@ func (w *world) install(members []*machine, id string) {
 		m.disk.view = m.run.ident
 		m.disk.saved = &recovery.Saved{Position: recovery.Position{UUID: uuid, Seqno: -1}, SafeToBootstrap: len(members) == 1}
 	}
-	w.say("primary %s of %s", id, list(members))
+	w.say("primary %s of %v", id, list(members))
 	w.check()
 }
 
-func list(ms []*machine) string {
+// list is written out only when it is read.
+type list []*machine
+
+func (ms list) String() string {
 	var out []string
 	for _, m := range ms {
 		out = append(out, fmt.Sprintf("%s@%d", m.name, len(m.disk.history)))
@@ -234,6 +241,10 @@ func (w *world) powerCut(m *machine) {
 	if w.chance(0.2) {
 		m.disk.view = nil // it was not flushed
 	}
+	if m.disk.flushed != m.disk.saved {
+		w.say("the saved state of %s was not flushed", m.name)
+	}
+	m.disk.saved = m.disk.flushed
 	if w.chance(0.03) && !m.disk.empty && was {
 		// In the middle of a schema change.
 		m.disk.saved = &recovery.Saved{Position: recovery.Position{UUID: recovery.ZeroUUID, Seqno: -1}, SafeToBootstrap: m.disk.saved != nil && m.disk.saved.SafeToBootstrap}
@@ -299,6 +310,11 @@ func (w *world) boot(m *machine) {
 
 // start starts the server. It founds only with the mark.
 func (w *world) start(m *machine) {
+	if s := m.disk.saved; s != nil && s.Seqno >= 0 && s.Seqno != int64(len(m.disk.history)) {
+		fixed := *s // the unit does
+		fixed.Seqno = -1
+		m.disk.saved = &fixed
+	}
 	m.run.invocation = w.name("run")
 	m.run.server, m.run.starting = recovery.Silent, true
 	mark := m.disk.mark
@@ -378,9 +394,17 @@ func (w *world) reform() {
 
 // catchUp brings a member to the donor's position, by the position alone.
 func (w *world) catchUp(m, donor *machine) {
-	if n := len(m.disk.history); n < len(donor.disk.history) {
+	if n := m.position(); n < len(donor.disk.history) {
 		m.disk.history = append(slices.Clone(m.disk.history), donor.disk.history[n:]...)
 	}
+}
+
+// position is where a member takes itself to be: what it saved, if it did, else what InnoDB says.
+func (m *machine) position() int {
+	if s := m.disk.saved; s != nil && s.Seqno >= 0 && m.run.server != recovery.Primary && m.run.server != recovery.NonPrimary {
+		return int(s.Seqno)
+	}
+	return len(m.disk.history)
 }
 
 func (w *world) joinOne(p []*machine) {
@@ -404,6 +428,7 @@ func (w *world) joinOne(p []*machine) {
 			// A full copy begins: the old one is gone.
 			m.run.transfer = true
 			m.disk.saved = &recovery.Saved{Position: recovery.Position{UUID: recovery.ZeroUUID, Seqno: -1}}
+			m.disk.flushed = m.disk.saved // the transfer's own mark in the directory says the same
 			m.disk.view, m.run.ident = nil, nil
 			w.say("%s is copied to", m.name)
 			return
@@ -455,6 +480,11 @@ func (w *world) divide() {
 
 // happen is anything that may happen to a site.
 func (w *world) happen() {
+	for _, m := range w.nodes {
+		if w.chance(0.3) {
+			m.disk.flushed = m.disk.saved
+		}
+	}
 	switch n := w.rng.IntN(100); {
 	case n < 34:
 		w.write()
@@ -475,6 +505,7 @@ func (w *world) happen() {
 				w.say("clean stop %s", m.name)
 				w.stopServer(m)
 				w.off(m)
+				m.disk.flushed = m.disk.saved
 			}
 		}
 	case n < 82:
@@ -491,7 +522,7 @@ func (w *world) happen() {
 	case n < 95:
 		if m := w.any(); !m.up {
 			w.say("the saved state of %s is lost", m.name)
-			m.disk.saved, w.damaged = nil, true
+			m.disk.saved, m.disk.flushed, w.damaged = nil, nil, true
 		}
 	default:
 		if m := w.any(); m.up && m.run.server == recovery.Stopped && m.busy == "" {

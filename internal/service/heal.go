@@ -33,7 +33,7 @@ type Outage struct {
 	// Epoch of the recovery under way, 0: none. See Recovery for the others.
 	Epoch                   int64
 	Founder, Pinned, Choice string
-	Renew                   bool
+	Renew, Settled          bool
 	// Waited: so long nothing has been at work, as far as this leader has seen.
 	Waited time.Duration
 }
@@ -64,6 +64,8 @@ type Move struct {
 	Left []string `json:"left,omitempty"`
 	// Rest: the service is at work again; whoever is still missing is waited for, and need not keep anybody from applying.
 	Rest bool `json:"rest,omitempty"`
+	// Settled: what the founder founded was seen at work.
+	Settled bool `json:"settled,omitempty"`
 	// Done: the recovery is over.
 	Done bool `json:"done,omitempty"`
 }

@@ -102,7 +102,7 @@ func parseLineage(raw json.RawMessage) *recovery.Lineage {
 // Next implements service.Healer.
 func (s *Service) Next(c *model.Cluster, o service.Outage) service.Move {
 	k := recovery.Case{Evidence: map[string]recovery.Evidence{}, Lineage: parseLineage(o.Lineage), Epoch: o.Epoch,
-		Founder: o.Founder, Pinned: o.Pinned, Choice: o.Choice, Waited: o.Waited, MissingAfter: c.Tuning.Galera.MissingMemberAfter}
+		Founder: o.Founder, Pinned: o.Pinned, Settled: o.Settled, Choice: o.Choice, Waited: o.Waited, MissingAfter: c.Tuning.Galera.MissingMemberAfter}
 	for _, n := range c.Controllers() {
 		k.Members = append(k.Members, n.Name)
 		var e recovery.Evidence
@@ -538,7 +538,7 @@ func (s *Service) prepareFounder(ctx context.Context, env service.Env, at recove
 	if err := env.Host.RemoveFile(loneFile); err != nil {
 		return fmt.Errorf("remove %s: %w", loneFile, err)
 	}
-	uuid, seqno := at.UUID, int64(-1) // -1: the start takes what InnoDB says
+	uuid := at.UUID
 	if renew {
 		uuid = zeroUUID
 	}
@@ -549,10 +549,8 @@ func (s *Service) prepareFounder(ctx context.Context, env service.Env, at recove
 	if err != nil {
 		return fmt.Errorf("read grastate.dat: %w", err)
 	}
-	if g, err := parseGrastate(string(f.Content)); err == nil && !renew && g.UUID == uuid {
-		seqno = g.Seqno
-	}
-	return s.saveState(ctx, env, f, fmt.Appendf(nil, "# GALERA saved state\nversion: 2.1\nuuid:    %s\nseqno:   %d\nsafe_to_bootstrap: 1\n", uuid, seqno))
+	// Seqno -1: the start takes what InnoDB says.
+	return s.saveState(ctx, env, f, fmt.Appendf(nil, "# GALERA saved state\nversion: 2.1\nuuid:    %s\nseqno:   -1\nsafe_to_bootstrap: 1\n", uuid))
 }
 
 // promote has a living member declare the component that it is in the Primary.

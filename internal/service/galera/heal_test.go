@@ -154,12 +154,12 @@ func TestFoundOnceInAnEpoch(t *testing.T) {
 	}
 }
 
-func TestFoundKeepsACleanPositionAndRenewDropsTheUUID(t *testing.T) {
-	r := atRestRig(t, "42", "0")
+func TestFoundTakesWhatInnoDBSaysAndRenewDropsTheUUID(t *testing.T) {
+	r := atRestRig(t, "17", "0")
 	if err := errors.Join(r.step(4, recovery.StepHalt), r.step(4, recovery.StepFound)); err != nil {
 		t.Fatal(err)
 	}
-	if g, _, _ := readGrastate(r.host); g.Seqno != 42 {
+	if g, _, _ := readGrastate(r.host); g.Seqno != -1 || g.UUID != someUUID {
 		t.Errorf("%+v", g)
 	}
 	r = atRestRig(t, "42", "0")

@@ -40,13 +40,17 @@ func Next(c Case, renewed bool) service.Move {
 		m.Open = c.Epoch == 0
 		m.Steps = [][]service.HealStep{steps(d.Nodes, StepHalt)}
 	case NewEpoch:
-		m.Open, m.Pinned = true, d.Node
+		m.Open = true
+		if !c.Settled {
+			m.Pinned = d.Node
+		}
 	case Found, Promote:
 		m.Open = c.Epoch == 0
 		m.Founder, m.Renew = d.Node, d.Renew
 		m.Steps = goFirst(c, d)
 	case Nothing:
 		if d.Diagnosis == HasPrimary && c.Epoch > 0 {
+			m.Settled = true
 			join(c, renewed, &m)
 		}
 	}

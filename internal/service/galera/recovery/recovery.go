@@ -99,6 +99,8 @@ type Case struct {
 	Epoch   int64
 	Founder string
 	Pinned  string
+	// Settled: a Primary was seen in this epoch. What came after is another outage.
+	Settled bool
 	// Choice is a person's word.
 	Choice string
 	// Waited is for how long no Primary has been seen.
@@ -195,11 +197,11 @@ func Classify(e Evidence) (Class, Position) {
 		return ClassSuspect, *e.Recovered
 	case e.Saved.UUID != e.Recovered.UUID || e.Recovered.Seqno < 0:
 		return ClassSuspect, *e.Recovered
-	case e.Saved.Seqno < 0:
-		return ClassCrashed, *e.Recovered
+	case e.Saved.Seqno > e.Recovered.Seqno:
+		return ClassSuspect, *e.Recovered // it was further once
 	case e.Saved.Seqno != e.Recovered.Seqno:
-		// A clean stop writes what InnoDB has. Whatever made them differ, it is not known which one is right.
-		return ClassSuspect, *e.Recovered
+		// None is saved while the server runs. An old one is what a power cut leaves soon after a start: Galera does not flush the file.
+		return ClassCrashed, *e.Recovered
 	}
 	return ClassClean, *e.Recovered
 }

@@ -126,6 +126,10 @@ func TestDecide(t *testing.T) {
 		{"all crashed at the same place", Case{Evidence: three(crashed(9), crashed(9), crashed(9)), Lineage: all, Epoch: 1}, AllCrashed, Found, "c1", ""},
 		{"all were stopped, and one says that it was the last", Case{Evidence: three(clean(9, false), clean(9, false), clean(9, true)), Lineage: all, Epoch: 1}, CleanStop, Found, "c3", ""},
 		{"all were stopped at once", Case{Evidence: three(clean(9, false), clean(9, false), clean(9, false)), Lineage: all, Epoch: 1}, CleanStop, Found, "c1", ""},
+		{"the saved state is from before the last start, with a flag", Case{Evidence: three(
+			with(clean(5, true), func(e *Evidence) { e.Recovered = at(uuidA, 8) }), crashed(9), crashed(9)), Lineage: all, Epoch: 1}, AllCrashed, Found, "c2", ""},
+		{"the data is older than it once was", Case{Evidence: three(
+			with(clean(12, true), func(e *Evidence) { e.Recovered = at(uuidA, 10) }), crashed(9), crashed(9)), Lineage: all, Epoch: 1}, Suspect, Ask, "c1", ""},
 		{"the flag is old", Case{Evidence: three(clean(5, true), crashed(9), crashed(9)), Lineage: all, Epoch: 1}, StaleFlag, Ask, "c1", ""},
 		{"a flag with a zero UUID is none", Case{Evidence: three(zeroState(5), crashed(9), crashed(9)), Lineage: all, Epoch: 1}, AllCrashed, Found, "c2", ""},
 		{"an empty one is no source", Case{Evidence: three(empty(), crashed(1), empty()), Lineage: all, Epoch: 1}, AllCrashed, Found, "c2", ""},
