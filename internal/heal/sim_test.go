@@ -257,9 +257,14 @@ func (s *sim) interrupt(p float64) {
 	}
 	for s.chance(p) {
 		if ms := s.majority(); len(ms) > 0 && s.chance(0.3) {
+			// The one before does not know yet, and goes on where it is.
 			s.elect(ms[s.rng.IntN(len(ms))])
-			s.lead()
-			s.lead()
+			if s.chance(0.2) {
+				s.person()
+			}
+			for range s.rng.IntN(6) {
+				s.lead()
+			}
 			continue
 		}
 		s.happen()

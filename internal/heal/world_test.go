@@ -310,8 +310,11 @@ func (w *world) boot(m *machine) {
 
 // start starts the server. It founds only with the mark.
 func (w *world) start(m *machine) {
+	if m.disk.torn {
+		m.disk.saved = nil // the unit does, and what follows
+	}
 	if s := m.disk.saved; s != nil && s.Seqno >= 0 && s.Seqno != int64(len(m.disk.history)) {
-		fixed := *s // the unit does
+		fixed := *s
 		fixed.Seqno = -1
 		m.disk.saved = &fixed
 	}
@@ -428,7 +431,6 @@ func (w *world) joinOne(p []*machine) {
 			// A full copy begins: the old one is gone.
 			m.run.transfer = true
 			m.disk.saved = &recovery.Saved{Position: recovery.Position{UUID: recovery.ZeroUUID, Seqno: -1}}
-			m.disk.flushed = m.disk.saved // the transfer's own mark in the directory says the same
 			m.disk.view, m.run.ident = nil, nil
 			w.say("%s is copied to", m.name)
 			return
@@ -572,7 +574,7 @@ func (m *machine) whole() []int { return append(slices.Clone(m.disk.history), m.
 
 // evidence is what the agent of the machine says.
 func (w *world) evidence(m *machine, epoch int64) json.RawMessage {
-	e := recovery.Evidence{Server: m.run.server, Starting: m.run.starting, Empty: m.disk.empty, Saved: m.disk.saved, View: m.disk.view,
+	e := recovery.Evidence{Server: m.run.server, Starting: m.run.starting, Empty: m.disk.empty, Saved: m.disk.saved, View: m.disk.view, Torn: m.disk.torn,
 		Founded: m.disk.founded, Busy: m.busy, Formed: m.name == "c1"}
 	if m.run.frozen && m.run.server != recovery.Stopped {
 		e.Server = recovery.Silent

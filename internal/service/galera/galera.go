@@ -67,6 +67,8 @@ const (
 	bootstrapEnv  = model.PathRun + "/galera-new-cluster"
 	// viewFile is the group that the member was in when it ran last (Galera's pc.recovery).
 	viewFile = dataDir + "/gvwstate.dat"
+	// transferDir is there from before a state transfer clears the data directory until all of it is in place.
+	transferDir = dataDir + "/.sst"
 
 	// BootstrappedFile says that this node founds the cluster ("founding"), then which one
 	// it has founded (its UUID). It is never removed.

@@ -147,7 +147,7 @@ func (s *Service) evidence(ctx context.Context, env service.Env, epoch int64) (r
 	if e.View, err = readView(env.Host); err != nil {
 		env.Log.Debug("saved view", "err", err) // without it Galera cannot form the group again, and that is all
 	}
-	if e.Empty, err = emptyData(ctx, env.Host); err != nil {
+	if e.Empty, e.Torn, err = lookInside(ctx, env.Host); err != nil {
 		return e, err
 	}
 	if x, ok := readExamined(env.Host); ok && e.Server == recovery.Stopped && epoch > 0 && x.Epoch == epoch && x.Invocation == unit.Invocation {
@@ -216,17 +216,19 @@ func noServer(ctx context.Context, h host.Host) (bool, error) {
 	return false, fmt.Errorf("look for processes of the server: %w", err)
 }
 
-// emptyData reports whether the data directory holds no database.
-func emptyData(ctx context.Context, h host.Host) (bool, error) {
-	out, err := h.Run(ctx, host.Cmd{Args: []string{"find", dataDir, "-maxdepth", "1", "-name", "ibdata1", "-size", "+0"}})
+// lookInside reports whether the data directory holds no database, and whether a state transfer into it was not completed: the script that
+// receives one clears the directory, works in .sst, and removes that last.
+func lookInside(ctx context.Context, h host.Host) (empty, torn bool, err error) {
+	out, err := h.Run(ctx, host.Cmd{Args: []string{"find", dataDir, "-maxdepth", "1", "(", "-name", "ibdata1", "-size", "+0", ")", "-o", "-name", filepath.Base(transferDir)}})
 	var exit *host.ExitError
 	if errors.As(err, &exit) && strings.Contains(exit.Stderr, "No such file") {
-		return true, nil
+		return true, false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look into %s: %w", dataDir, err)
+		return false, false, fmt.Errorf("look into %s: %w", dataDir, err)
 	}
-	return len(strings.TrimSpace(string(out.Stdout))) == 0, nil
+	found := strings.Fields(string(out.Stdout))
+	return !slices.Contains(found, dataDir+"/ibdata1"), slices.Contains(found, transferDir), nil
 }
 
 func founded(h host.Host) int64 {
@@ -377,7 +379,7 @@ func stillThere(ctx context.Context, env service.Env) error {
 
 // examine asks InnoDB. A failure is evidence too: such a copy is nobody's source.
 func (s *Service) examine(ctx context.Context, env service.Env, x *examined) error {
-	empty, err := emptyData(ctx, env.Host)
+	empty, _, err := lookInside(ctx, env.Host)
 	if err != nil {
 		return err
 	}

@@ -69,6 +69,8 @@ type Evidence struct {
 	View       *View  `json:"view,omitempty"`
 	// Empty: there is no database in the data directory.
 	Empty bool `json:"empty,omitempty"`
+	// Torn: a state transfer into it was not completed.
+	Torn bool `json:"torn,omitempty"`
 	// Recovered is InnoDB's own record, read in this epoch after the server was stopped. nil: not read yet.
 	Recovered      *Position `json:"recovered,omitempty"`
 	RecoveredError string    `json:"recovered_error,omitempty"`
@@ -187,7 +189,7 @@ func Classify(e Evidence) (Class, Position) {
 		return ClassEmpty, Position{}
 	case e.Recovered == nil && e.RecoveredError == "":
 		return ClassUnknown, Position{}
-	case e.Recovered == nil || e.SavedError != "":
+	case e.Recovered == nil || e.SavedError != "" || e.Torn:
 		return ClassSuspect, recovered(e)
 	case e.Saved == nil || e.Saved.None():
 		// A state transfer that broke off and a schema change under way look like this as well.
@@ -479,6 +481,8 @@ func (c Case) chosen() Decision {
 		return bad("its state is not known", "bring the machine up, or choose another member")
 	case class == ClassEmpty:
 		return bad("it has no data", "choose a member that has")
+	case e.Torn:
+		return bad("a state transfer into it was not completed: much of it may be missing", "restore a backup, or choose another member")
 	case p.None() || p.Seqno < 0:
 		return bad("its data does not say how far it goes", "restore a backup, or choose another member")
 	}

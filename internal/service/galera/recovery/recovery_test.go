@@ -136,6 +136,7 @@ func TestDecide(t *testing.T) {
 		{"nobody has anything", Case{Evidence: three(empty(), empty(), empty()), Lineage: all, Epoch: 1}, AllEmpty, Ask, "", ""},
 		{"grastate.dat is gone on one that is behind", Case{Evidence: three(noState(9), crashed(9), crashed(8)), Lineage: all, Epoch: 1}, AllCrashed, Found, "c2", ""},
 		{"grastate.dat is gone on the most advanced", Case{Evidence: three(noState(10), crashed(9), crashed(8)), Lineage: all, Epoch: 1}, Suspect, Ask, "c1", "later than c2"},
+		{"a state transfer was not completed", Case{Evidence: three(with(crashed(9), func(e *Evidence) { e.Torn = true }), crashed(8), crashed(8)), Lineage: all, Epoch: 1}, Suspect, Ask, "c1", ""},
 		{"all are suspect", Case{Evidence: three(noState(10), zeroState(9), empty()), Lineage: all, Epoch: 1}, Suspect, Ask, "c1", "nobody else"},
 		{"its data cannot be read", Case{Evidence: three(Evidence{Server: Stopped, Saved: &Saved{Position: *at(uuidA, -1)}, RecoveredError: "no"}, empty(), empty()), Lineage: all, Epoch: 1}, Suspect, Ask, "c1", ""},
 		{"two histories", Case{Evidence: three(with(ofB(crashed(99)), func(e *Evidence) { e.Formed = true }), crashed(9), crashed(8)), Epoch: 1}, SplitHistory, Ask, "", uuidB},
@@ -155,6 +156,7 @@ func TestDecide(t *testing.T) {
 		{"a person chooses a suspect copy", Case{Evidence: three(noState(10), crashed(9), crashed(9)), Lineage: all, Epoch: 4, Choice: "c1"}, Chosen, Found, "c1", ""},
 		{"a person goes on without two", Case{Evidence: without(three(crashed(9), empty(), empty()), "c2", "c3"), Lineage: all, Epoch: 4, Choice: "c1"}, Chosen, Found, "c1", "c2 (not known"},
 		{"a person chooses an empty one", Case{Evidence: three(empty(), crashed(9), crashed(9)), Lineage: all, Epoch: 4, Choice: "c1"}, BadChoice, Ask, "c1", "no data"},
+		{"a person chooses one that is half a copy", Case{Evidence: three(with(crashed(9), func(e *Evidence) { e.Torn = true }), crashed(8), crashed(8)), Lineage: all, Epoch: 4, Choice: "c1"}, BadChoice, Ask, "c1", "not completed"},
 		{"a person chooses one that is away", Case{Evidence: without(three(empty(), crashed(9), crashed(9)), "c1"), Lineage: all, Epoch: 4, Choice: "c1"}, BadChoice, Ask, "c1", "not known"},
 	}
 	seen := map[Diagnosis]bool{}
@@ -189,7 +191,7 @@ func anyEvidence(t *rapid.T) Evidence {
 	e := Evidence{
 		Server:   rapid.SampledFrom([]Server{Stopped, Stopped, Stopped, Stopped, NonPrimary, Silent, Primary}).Draw(t, "server"),
 		Starting: rapid.Bool().Draw(t, "starting"), Size: rapid.IntRange(1, 3).Draw(t, "size"), Live: *at(uuid.Draw(t, "live"), seqno.Draw(t, "live at")),
-		Empty: rapid.IntRange(0, 9).Draw(t, "empty") == 0, Founded: rapid.Int64Range(0, 3).Draw(t, "founded"), Formed: rapid.Bool().Draw(t, "formed"),
+		Empty: rapid.IntRange(0, 9).Draw(t, "empty") == 0, Torn: rapid.IntRange(0, 9).Draw(t, "torn") == 0, Founded: rapid.Int64Range(0, 3).Draw(t, "founded"), Formed: rapid.Bool().Draw(t, "formed"),
 	}
 	if rapid.IntRange(0, 9).Draw(t, "has state") > 0 {
 		e.Saved = &Saved{Position: *at(uuid.Draw(t, "saved"), seqno.Draw(t, "saved at")), SafeToBootstrap: rapid.Bool().Draw(t, "flag")}
