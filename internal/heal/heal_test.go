@@ -34,11 +34,14 @@ func (s *script) Next(_ *model.Cluster, o service.Outage) service.Move {
 	return m
 }
 
-func (s *script) Evidence(context.Context, *model.Cluster, string, int64) (map[string]json.RawMessage, map[string]string) {
+// told is the script as the agents' side.
+type told struct{ *script }
+
+func (s told) Evidence(context.Context, *model.Cluster, string, int64) (map[string]json.RawMessage, map[string]string) {
 	return map[string]json.RawMessage{"a": []byte(`{}`)}, map[string]string{"b": "no answer"}
 }
 
-func (s *script) Steps(_ context.Context, steps []StepRequest) error {
+func (s told) Steps(_ context.Context, steps []StepRequest) error {
 	for _, r := range steps {
 		word := r.Step.Name + " " + r.Step.Node
 		if r.Founding {
@@ -55,7 +58,7 @@ func newEngine(t *testing.T, st store.Store, s *script) *Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Engine{Name: "db", Healer: s, State: st, Agents: s, Lease: "leader", Fence: lease.Fence(), Leader: "a",
+	return &Engine{Name: "db", Healer: s, State: st, Agents: told{s}, Lease: "leader", Fence: lease.Fence(), Leader: "a",
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: time.Now}
 }
 
@@ -125,7 +128,7 @@ func TestAReplacedLeaderChangesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old := &Engine{Name: "db", Healer: s, State: st, Agents: s, Lease: "leader", Fence: lease.Fence(), Leader: "a", Now: time.Now,
+	old := &Engine{Name: "db", Healer: s, State: st, Agents: told{s}, Lease: "leader", Fence: lease.Fence(), Leader: "a", Now: time.Now,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
 	if _, _, err := old.Tick(t.Context(), nil, 0, true); err != nil {
 		t.Fatal(err)

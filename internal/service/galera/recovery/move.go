@@ -101,6 +101,7 @@ func join(c Case, renewed bool, m *service.Move) {
 			continue
 		}
 		if e.Server != Stopped || e.Busy != "" {
+			m.Rest = true
 			m.Reason += "; " + n + " is joining"
 			return
 		}

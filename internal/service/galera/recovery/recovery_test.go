@@ -343,7 +343,7 @@ func TestJoin(t *testing.T) {
 		want    string
 	}{
 		{"the first that is stopped", three(primary(), crashed(5), crashed(6)), false, "join c2 map[]"},
-		{"one at a time", three(primary(), waiting("2"), crashed(6)), false, "waits"},
+		{"one at a time", three(primary(), waiting("2"), crashed(6)), false, "rests"},
 		{"a suspect copy is replaced", three(primary(), noState(5), primary()), false, "join c2 map[fresh:true]"},
 		{"another history stays", three(primary(), ofB(crashed(5)), primary()), false, "done, left [c2]"},
 		{"unless the cluster is a new one: then it is kept", three(primary(), ofB(crashed(5)), primary()), true, "join c2 map[keep:true]"},
