@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"nines/internal/host"
@@ -313,4 +314,36 @@ func TestEvidenceOnlyOfMembers(t *testing.T) {
 	if _, err := r.Evidence(context.Background(), r.env, 0); err == nil {
 		t.Error("a node without a member has evidence")
 	}
+}
+
+func TestANewViewIsFlushedOnce(t *testing.T) {
+	r := newRig(t, "ctl2", fakePeers{}) // outside: the service keeps a pool of connections
+	synctest.Test(t, func(t *testing.T) {
+		r.alive("Primary", "4")
+		r.server.status["wsrep_cluster_conf_id"] = "7"
+		syncs := func() (n int) {
+			synctest.Wait()
+			for _, c := range r.host.Commands() {
+				if c.Args[0] == "sync" {
+					n++
+				}
+			}
+			return n
+		}
+		r.Observe(t.Context(), r.env) // nobody answers sync yet: it is tried again
+		failed := syncs()
+		r.host.Answer("sync", "", 0)
+		for range 3 {
+			r.Observe(t.Context(), r.env)
+			synctest.Wait()
+		}
+		if n := syncs() - failed; failed != 1 || n != 1 {
+			t.Errorf("flushed %d times, then %d", failed, n)
+		}
+		r.server.status["wsrep_cluster_conf_id"] = "8"
+		r.Observe(t.Context(), r.env)
+		if n := syncs() - failed; n != 2 {
+			t.Errorf("a new view was flushed %d times", n-1)
+		}
+	})
 }

@@ -41,8 +41,12 @@ func Next(c Case, renewed bool) service.Move {
 		m.Steps = [][]service.HealStep{steps(d.Nodes, StepHalt)}
 	case NewEpoch:
 		m.Open = true
-		if !c.Settled {
+		switch {
+		case c.Settled:
+		case c.Evidence[d.Node].Founded == c.Epoch:
 			m.Pinned = d.Node
+		default:
+			m.Pinned = c.Pinned
 		}
 	case Found, Promote:
 		m.Open = c.Epoch == 0

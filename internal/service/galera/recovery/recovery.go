@@ -576,7 +576,10 @@ func (c Case) choose() Decision {
 	}
 	if pinned := c.pinned(); pinned != "" {
 		i := slices.IndexFunc(sources, func(x copyOf) bool { return x.name == pinned })
-		if i < 0 || sources[i].at.Seqno < best.at.Seqno {
+		if behind := i < 0 || sources[i].at.Seqno < best.at.Seqno; behind && c.neverFounded() {
+			return Decision{Diagnosis: FounderBehind, Act: NewEpoch, Node: pinned,
+				Reason: fmt.Sprintf("%s was to found in epoch %d and has not; it is not the most advanced any more, %s is at %s", pinned, c.Epoch, best.name, best.at)}
+		} else if behind {
 			return Decision{Diagnosis: FounderBehind, Act: Ask, Node: pinned,
 				Reason: fmt.Sprintf("%s may have founded the cluster and taken writes since, but %s is at %s", pinned, best.name, best.at),
 				Hint:   "see 'nines recover galera --explain', then '--choose NODE'"}
@@ -595,6 +598,13 @@ func (c Case) pinned() string {
 		return c.Founder
 	}
 	return c.Pinned
+}
+
+// neverFounded reports whether this epoch's founder is known not to have founded: it would have noted that first, durably. What it had received
+// and not applied may be gone if it lost its power since it was chosen.
+func (c Case) neverFounded() bool {
+	e, ok := c.Evidence[c.Founder]
+	return ok && c.Epoch > 0 && e.Founded < c.Epoch
 }
 
 func (c Case) copies() []copyOf {

@@ -151,6 +151,7 @@ func TestDecide(t *testing.T) {
 		{"the founder is still starting", Case{Evidence: three(crashed(9), with(waiting("2"), func(e *Evidence) { e.Founded = 4 }), crashed(8)), Lineage: all, Epoch: 4, Founder: "c2"}, Working, Wait, "", "c2"},
 		{"the next epoch is bound to the last founder", Case{Evidence: three(crashed(9), crashed(9), crashed(8)), Lineage: all, Epoch: 5, Pinned: "c2"}, AllCrashed, Found, "c2", ""},
 		{"but not if it is behind", Case{Evidence: three(crashed(10), crashed(9), crashed(8)), Lineage: all, Epoch: 5, Pinned: "c2"}, FounderBehind, Ask, "c2", ""},
+		{"a founder that never founded and fell behind", Case{Evidence: three(crashed(10), crashed(9), crashed(8)), Lineage: all, Epoch: 5, Founder: "c2"}, FounderBehind, NewEpoch, "c2", "has not"},
 		{"a new leader goes on with the founder on record", Case{Evidence: three(crashed(9), crashed(9), crashed(9)), Lineage: all, Epoch: 4, Founder: "c3"}, AllCrashed, Found, "c3", ""},
 		{"a person chooses one that is behind", Case{Evidence: three(crashed(9), crashed(4), crashed(9)), Lineage: all, Epoch: 4, Choice: "c2"}, Chosen, Found, "c2", "c1 (5 later transactions)"},
 		{"a person chooses a suspect copy", Case{Evidence: three(noState(10), crashed(9), crashed(9)), Lineage: all, Epoch: 4, Choice: "c1"}, Chosen, Found, "c1", ""},
