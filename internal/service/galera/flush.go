@@ -17,8 +17,11 @@ type flushed struct {
 	busy bool
 }
 
-// flushTimeout bounds one attempt: a disk that takes longer has other troubles.
-const flushTimeout = 20 * time.Second
+// flushTimeout bounds one attempt: a disk that takes longer has other troubles. After a failure the next one waits a little.
+const (
+	flushTimeout = 20 * time.Second
+	flushAgain   = 3 * time.Second
+)
 
 // note brings the files of the member's view to the disk if that was not done yet. It does not wait: an observation must not.
 func (f *flushed) note(ctx context.Context, env service.Env, st status) {
@@ -36,6 +39,10 @@ func (f *flushed) note(ctx context.Context, env service.Env, st status) {
 		_, err := env.Host.Run(ctx, host.Cmd{Args: []string{"sync", grastateFile, viewFile, dataDir}})
 		if err != nil {
 			env.Log.Debug("flush what Galera saved", "err", err)
+			select {
+			case <-time.After(flushAgain):
+			case <-ctx.Done():
+			}
 		}
 		f.mu.Lock()
 		defer f.mu.Unlock()

@@ -331,7 +331,9 @@ func TestANewViewIsFlushedOnce(t *testing.T) {
 			return n
 		}
 		r.Observe(t.Context(), r.env) // nobody answers sync yet: it is tried again
+		r.Observe(t.Context(), r.env)
 		failed := syncs()
+		time.Sleep(flushAgain)
 		r.host.Answer("sync", "", 0)
 		for range 3 {
 			r.Observe(t.Context(), r.env)
