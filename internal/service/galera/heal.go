@@ -571,7 +571,8 @@ func (s *Service) promote(ctx context.Context, env service.Env, epoch int64, _ m
 		return err
 	}
 	env.Log.Warn("this member goes first, without a restart", "epoch", epoch, "position", e.Live.String())
-	if err := s.server.Exec(ctx, "SET GLOBAL wsrep_provider_options='pc.bootstrap=YES'"); err != nil {
+	// Not through wsrep_provider_options: that cannot be changed while each option is a variable of its own.
+	if err := s.server.Exec(ctx, "SET GLOBAL wsrep_provider_pc_bootstrap = ON"); err != nil {
 		return fmt.Errorf("promote the member: %w", err)
 	}
 	_, err := s.awaitStatus(ctx, status.serves)

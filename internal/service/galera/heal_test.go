@@ -207,7 +207,7 @@ func TestPromoteOnlyWhoIsAliveWithoutAPrimary(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 	defer cancel()
 	err := r.Step(ctx, r.env, 4, service.HealStep{Node: "ctl2", Name: recovery.StepPromote}, func(context.Context) error { return nil })
-	if !errors.Is(err, context.DeadlineExceeded) || !slices.Contains(r.server.done, "SET GLOBAL wsrep_provider_options='pc.bootstrap=YES'") {
+	if !errors.Is(err, context.DeadlineExceeded) || !slices.Contains(r.server.done, "SET GLOBAL wsrep_provider_pc_bootstrap = ON") {
 		t.Errorf("%v, done %q", err, r.server.done)
 	}
 }

@@ -358,9 +358,10 @@ func (c Case) enough() (members []string, why string) {
 		}
 	}
 	if len(last) == 1 {
+		// The mark outlives a start that finds no Primary; the position of the clean stop does not.
 		e := c.Evidence[last[0]]
-		if e.Saved != nil && e.SavedError == "" && e.Saved.SafeToBootstrap && e.Saved.Seqno >= 0 && e.Saved.UUID == c.Lineage.UUID {
-			return last, last[0] + " was the last to leave: it says so, and so does the record"
+		if e.Saved != nil && e.SavedError == "" && e.Saved.SafeToBootstrap && e.Saved.UUID == c.Lineage.UUID {
+			return last, last[0] + " was the last one in the Primary: it says so, and so does the record"
 		}
 	}
 	if group := c.savedGroup(); len(group) > 0 && slices.Equal(slices.Sorted(slices.Values(group)), slices.Sorted(slices.Values(last))) {

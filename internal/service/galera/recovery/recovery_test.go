@@ -115,6 +115,9 @@ func TestDecide(t *testing.T) {
 			MemberMissing, Wait, "", "c2, c3"},
 		{"one missing, but another was the last to leave and says so", Case{Evidence: without(three(clean(9, true), clean(8, false), empty()), "c3"), Lineage: record("c1"), Epoch: 1},
 			CleanStop, Found, "c1", "c3 is not needed"},
+		{"the same, after its machine was started again", Case{Evidence: without(three(
+			with(crashed(9), func(e *Evidence) { e.Saved.SafeToBootstrap = true }), clean(8, false), empty()), "c3"), Lineage: record("c1"), Epoch: 1},
+			AllCrashed, Found, "c1", "c3 is not needed"},
 		{"the flag alone proves nothing", Case{Evidence: without(three(clean(9, true), clean(8, false), empty()), "c3"), Lineage: record("c1", "c3"), Epoch: 1}, MemberMissing, Wait, "", ""},
 		{"one missing that was not in the last Primary", Case{Evidence: without(three(
 			with(crashed(9), func(e *Evidence) { e.View = &View{Mine: "1", ID: "v", Members: []string{"1", "2"}} }),
