@@ -100,10 +100,15 @@ func (g *globals) recover(ctx context.Context, agents *api.Client, choose string
 	if err != nil {
 		return err
 	}
-	if last.Record.Open {
+	rest := last.Record.Move.Rest
+	if last.Record.Open && !rest {
 		return exitCode(2)
 	}
-	if !g.json {
+	switch {
+	case g.json:
+	case rest:
+		fmt.Fprintln(g.out, "The database is at work again: "+last.Record.Move.Reason+".")
+	default:
 		fmt.Fprintln(g.out, "The database is whole again.")
 	}
 	return nil

@@ -50,6 +50,9 @@ func Recovery(w io.Writer, r api.Recovery, members []string) {
 		fmt.Fprintf(w, "  begun by %s%s\n", rec.Who, chose(rec.Choice))
 	}
 	for _, line := range rec.Log {
+		if line.At.Before(rec.Since) {
+			continue // another outage
+		}
 		fmt.Fprintf(w, "  %s  epoch %d: %s\n", line.At.Local().Format(time.TimeOnly), line.Epoch, line.Text)
 	}
 }
@@ -75,6 +78,10 @@ func memberRow(n string, r api.Recovery) []string {
 		server += ", " + e.Busy
 	}
 	class, at := recovery.Classify(e)
+	quality := string(class)
+	if e.Server == recovery.Primary {
+		quality = "in use"
+	}
 	position, saved, view := "-", "none", "none"
 	switch {
 	case !at.None():
@@ -94,5 +101,5 @@ func memberRow(n string, r api.Recovery) []string {
 	if e.View != nil {
 		view = fmt.Sprintf("%d members, %s", len(slices.Compact(slices.Clone(e.View.Members))), e.View.ID)
 	}
-	return []string{n, server, string(class), position, saved, view}
+	return []string{n, server, quality, position, saved, view}
 }
