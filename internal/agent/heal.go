@@ -279,6 +279,9 @@ func (a *Agent) getRecovery(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if stored.Move.Diagnosis == now.Diagnosis && stored.Fence == e.Fence {
+		now.Reason = stored.Move.Reason // it knows for how long this has been so
+	}
 	api.WriteJSON(w, api.Recovery{Record: stored, Now: now, Evidence: seen.Evidence, Absent: seen.Absent, Lineage: lineage})
 	return nil
 }
