@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"nines/internal/api"
@@ -44,10 +45,13 @@ func (a *Agent) lead(ctx context.Context, s store.Store, lease store.Lease) {
 	if err := l.Resume(ctx); err != nil {
 		a.Log.Warn("cannot tell whether an apply is unfinished", "err", err)
 	}
-	a.leader.Store(&leadership{Leader: l, ctx: ctx})
+	a.leader.Store(&leadership{Leader: l, ctx: ctx, fence: lease.Fence()})
+	var healing sync.WaitGroup
+	healing.Go(func() { a.heal(ctx, s, l, lease.Fence()) })
 	a.rotate(ctx, s, l)
 	<-ctx.Done()
 	a.leader.Store(nil)
+	healing.Wait()
 	l.Wait()
 	a.Log.Info("no longer leading")
 	resign, done := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -60,7 +64,8 @@ func (a *Agent) lead(ctx context.Context, s store.Store, lease store.Lease) {
 // leadership is a Leader with the time it may act in.
 type leadership struct {
 	*converge.Leader
-	ctx context.Context
+	ctx   context.Context
+	fence store.Fence
 }
 
 // rotateEvery is how often the leader asks whether a key is due.

@@ -121,7 +121,8 @@ func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) error {
 		a.Log.Debug("members of etcd", "err", err)
 	}
 	st.Nodes = a.askAll(ctx, c, api.LookOf(r))
-	st.Conditions = a.judge(c, &st)
+	st.Conditions = append(a.judge(c, &st), a.recovering(ctx, c, s)...)
+	health.Sort(st.Conditions)
 	st.Healthy = health.Healthy(st.Conditions)
 	api.WriteJSON(w, st)
 	return nil

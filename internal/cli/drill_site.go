@@ -81,3 +81,9 @@ type labPower struct{ lab *lab.Lab }
 func (p labPower) Off(ctx context.Context, node string) error { return p.lab.PowerOff(ctx, node) }
 func (p labPower) Cut(ctx context.Context, node string) error { return p.lab.PowerCut(ctx, node) }
 func (p labPower) On(ctx context.Context, node string) error  { return p.lab.PowerOn(ctx, node) }
+func (p labPower) Stop(ctx context.Context, node string) error {
+	return p.lab.PowerStop(ctx, node)
+}
+func (p labPower) Lose(_ context.Context, node, path string) error {
+	return p.lab.Lose(node, path)
+}

@@ -221,6 +221,7 @@ func newLabPowerCommand(name *string) *cobra.Command {
 	}{
 		{"on", "Boot machines", (*lab.Lab).PowerOn},
 		{"off", "Take the power away; the disks keep what was written to them", (*lab.Lab).PowerOff},
+		{"stop", "Shut machines down, service by service", (*lab.Lab).PowerStop},
 		{"cut", "Take the power away; what was not flushed to disk is lost", (*lab.Lab).PowerCut},
 	} {
 		cmd.AddCommand(&cobra.Command{

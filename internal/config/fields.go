@@ -138,6 +138,8 @@ var fields = map[string]field{
 		fallback: "128M", pattern: sizePattern, means: sizeMeans},
 	"tuning.galera.buffer_pool": {doc: "Memory for InnoDB's pages. 128M is the component's default and fits a node of 12 GB and a lab; give a large cloud 1G or more.",
 		fallback: "128M", pattern: sizePattern, means: sizeMeans},
+	"tuning.galera.missing_member_after": {doc: "How long the recovery of a database that stands still waits for one missing member before it goes on without it, although that may lose acknowledged writes. 0s: for ever, or until a person says so with nines recover.",
+		fallback: "0s", min: "0s", max: "168h"},
 
 	"tuning.rabbitmq": {doc: "Failure detector of RabbitMQ."},
 	"tuning.rabbitmq.net_tick_time": {doc: "Silence after which a node counts as down (within a quarter of it). 15s instead of the component's 60s: a silent death is noticed in 11-19 s; whole seconds.",

@@ -69,6 +69,15 @@ func (l *Leader) reserve(req Request) error {
 	return nil
 }
 
+// Hold keeps applies from beginning until release is called; ok is false while one is under way. A recovery and an apply
+// would start and stop the same members.
+func (l *Leader) Hold(who string) (release func(), ok bool) {
+	if l.reserve(Request{Who: who}) != nil {
+		return nil, false
+	}
+	return l.release, true
+}
+
 func (l *Leader) release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

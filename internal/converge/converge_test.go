@@ -304,3 +304,26 @@ func TestNewLeaderGoesOnWhereTheOldOneStopped(t *testing.T) {
 		}
 	})
 }
+
+// TestHold: whoever starts and stops the same members otherwise keeps applies away, and waits for one under way.
+func TestHold(t *testing.T) {
+	l := NewLeader(Options{Log: slog.New(slog.DiscardHandler)})
+	release, ok := l.Hold("the recovery of galera")
+	if !ok {
+		t.Fatal("nothing is under way")
+	}
+	var busy *BusyError
+	if err := l.reserve(Request{Who: "somebody"}); !errors.As(err, &busy) || busy.Who != "the recovery of galera" {
+		t.Errorf("an apply beside it: %v", err)
+	}
+	if _, ok := l.Hold("another"); ok {
+		t.Error("held twice")
+	}
+	release()
+	if err := l.reserve(Request{Who: "somebody"}); err != nil {
+		t.Errorf("after it: %v", err)
+	}
+	if _, ok := l.Hold("another"); ok {
+		t.Error("held beside an apply")
+	}
+}

@@ -29,6 +29,8 @@ const (
 	Writer       Target = "the node that takes the database writes"
 	QueueLeader  Target = "the node that leads the probed queue"
 	Compute      Target = "a compute"
+	Controllers  Target = "all controllers"
+	Majority     Target = "most of the controllers"
 )
 
 // Drill is one fault, where it strikes, and what clients may feel of it at most.
@@ -40,8 +42,23 @@ type Drill struct {
 	// Power: the machine's power is cut, unflushed data is lost. Otherwise Fault is a signal to a unit.
 	Power bool          `json:"power"`
 	Fault service.Fault `json:"-"`
+	// Site, if set, says how more than one machine goes down.
+	Site *Site `json:"-"`
 	// Hold is how long the fault lasts at least; a kill ends by itself.
 	Hold time.Duration `json:"-"`
+}
+
+// Site is a fault of more than one machine. All are switched on again together. Clients are promised nothing but that
+// every acknowledged write survives, and that nobody has to lend a hand.
+type Site struct {
+	// Clean: the machines are shut down instead of losing their power.
+	Clean bool
+	// Spread is the time within which all go down, in random order.
+	Spread time.Duration
+	// Lost is a file that the first machine loses before it goes, well before the others.
+	Lost string
+	// NoWrites: as long as the machines are away the database must not acknowledge anything.
+	NoWrites bool
 }
 
 // Limit is the most that clients of one probe may feel. A run that exceeds it fails.
@@ -121,6 +138,7 @@ func Catalogue(c *model.Cluster, services []service.Service) []Drill {
 	for _, d := range powerDrills(c) {
 		out = append(out, limitAPIs(d, "", apis))
 	}
+	out = append(out, siteDrills(c)...)
 	for _, s := range services {
 		f, ok := s.(service.Faulty)
 		if !ok || !c.Runs(s.Name()) {
@@ -157,6 +175,26 @@ func powerDrills(c *model.Cluster) []Drill {
 	add("galera", "db-writer-power-off", Writer)
 	add("rabbitmq", "rabbitmq-node-power-off", QueueLeader)
 	return out
+}
+
+// siteDrills are about the database, which has to be told after a full outage who goes first; the rest of the control plane comes along.
+func siteDrills(c *model.Cluster) []Drill {
+	if !c.Runs("galera") || len(c.Controllers()) < 3 {
+		return nil
+	}
+	const spread = 3 * time.Second
+	all := func(name, title string, hold time.Duration, s Site) Drill {
+		return Drill{Name: name, Title: title, Target: Controllers, Power: true, Site: &s, Hold: hold}
+	}
+	two := all("two-of-three-lost", "cut the power of most of the controllers", 20*time.Second, Site{Spread: spread / 6, NoWrites: true})
+	two.Target = Majority
+	return []Drill{
+		all("site-power-cut", "cut the power of all controllers", 5*time.Second, Site{Spread: spread}),
+		all("site-clean-stop", "shut all controllers down", 5*time.Second, Site{Spread: spread, Clean: true}),
+		two,
+		all("galera-grastate-missing", "cut the power of all controllers, the first of which loses grastate.dat", 5*time.Second,
+			Site{Spread: spread, Lost: "/var/lib/mysql/grastate.dat"}),
+	}
 }
 
 // verbs says in words what the known faults do.
@@ -211,6 +249,10 @@ type Power interface {
 	Off(ctx context.Context, node string) error
 	Cut(ctx context.Context, node string) error
 	On(ctx context.Context, node string) error
+	// Stop shuts a machine down as it wants to be shut down.
+	Stop(ctx context.Context, node string) error
+	// Lose has a machine that runs lose a file, for good.
+	Lose(ctx context.Context, node, path string) error
 }
 
 // Injector sends a signal to all processes of a unit on a node.

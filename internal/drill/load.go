@@ -127,3 +127,15 @@ func (l *load) failures(probe string, from time.Duration) (n int, reason string)
 	}
 	return n, reason
 }
+
+// successes counts a probe's requests planned from one moment to the other that were answered.
+func (l *load) successes(probe string, from, to time.Duration) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.samples[probe] {
+		if s.At >= from && s.At < to && s.OK() {
+			n++
+		}
+	}
+	return n
+}

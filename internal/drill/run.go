@@ -51,8 +51,11 @@ const (
 	settleLimit  = 60 * time.Second
 	wholeLimit   = 5 * time.Minute
 	lookEvery    = 500 * time.Millisecond
+	siteLimit    = 10 * time.Minute
 	gateLimit    = 20 * time.Second // a passing condition must not refuse a drill
 	undoLimit    = time.Minute
+	// grace is how long after a fault answers may still come of what was under way.
+	grace = 5 * time.Second
 )
 
 // run is one run under way.
@@ -65,6 +68,9 @@ type run struct {
 	report Report
 	load   *load
 	fault  time.Duration // moment of the fault, since the load began
+	// victims are the nodes that are hurt; a site's were all off from down to up.
+	victims  []string
+	down, up time.Duration
 
 	mu      sync.Mutex
 	double  time.Duration // with two holders of the VIP
@@ -193,7 +199,7 @@ func (x *run) strike(ctx context.Context) (end time.Duration, whole bool, err er
 	if err != nil {
 		return 0, false, err
 	}
-	if x.report.Node, err = x.victim(ctx); err != nil {
+	if err = x.choose(ctx); err != nil {
 		return 0, false, err
 	}
 	watch.Go(func() { x.watch(watched) })
@@ -201,7 +207,11 @@ func (x *run) strike(ctx context.Context) (end time.Duration, whole bool, err er
 		return 0, false, err
 	}
 	err = x.step("whole", "wait until the cluster is whole again", func() error {
-		why, err := x.whole(ctx, time.Now().Add(wholeLimit))
+		limit := wholeLimit
+		if x.drill.Site != nil {
+			limit = siteLimit
+		}
+		why, err := x.whole(ctx, time.Now().Add(limit))
 		if whole = err == nil && len(why) == 0; whole {
 			x.report.RedundantAfter = (time.Since(x.load.start) - x.fault).Milliseconds()
 		}
@@ -214,6 +224,24 @@ func (x *run) strike(ctx context.Context) (end time.Duration, whole bool, err er
 		pause(ctx, settleWindow) // what the last step of the recovery costs belongs to the drill
 	}
 	return 0, whole, err
+}
+
+// choose says which nodes are hurt.
+func (x *run) choose(ctx context.Context) error {
+	if x.drill.Site == nil {
+		node, err := x.victim(ctx)
+		x.report.Node, x.victims = node, []string{node}
+		return err
+	}
+	nodes := x.Cluster.Controllers()
+	for _, i := range x.rng.Perm(len(nodes)) {
+		x.victims = append(x.victims, nodes[i].Name)
+	}
+	if x.drill.Target == Majority {
+		x.victims = x.victims[:model.Quorum(len(nodes))]
+	}
+	x.report.Node = strings.Join(x.victims, ", ")
+	return nil
 }
 
 // victim looks up the node to hurt, now.
@@ -256,6 +284,9 @@ func (x *run) hurt(ctx context.Context) (err error) {
 		err = errors.Join(err, heal)
 	}()
 	err = x.step("fault", fmt.Sprintf("%s: %s", x.drill.Title, node), func() error {
+		if x.drill.Site != nil {
+			return x.switchOff(ctx)
+		}
 		if x.drill.Power {
 			return x.Power.Cut(ctx, node)
 		}
@@ -267,13 +298,74 @@ func (x *run) hurt(ctx context.Context) (err error) {
 	return x.hold(ctx)
 }
 
+// lostFirst is how much earlier the machine goes that loses a file: what the others still commit, it does not have.
+const lostFirst = 2 * time.Second
+
+// switchOff has the machines of a site go down, each at its own moment.
+func (x *run) switchOff(ctx context.Context) error {
+	s := x.drill.Site
+	errs := make([]error, len(x.victims))
+	var wg sync.WaitGroup
+	for i, node := range x.victims {
+		at := time.Duration(x.rng.Int64N(int64(s.Spread)))
+		switch {
+		case s.Lost != "" && i == 0:
+			at = 0
+		case s.Lost != "":
+			at += lostFirst
+		}
+		wg.Go(func() {
+			if !pause(ctx, at) {
+				errs[i] = context.Cause(ctx)
+				return
+			}
+			if s.Lost != "" && i == 0 {
+				errs[i] = x.Power.Lose(ctx, node, s.Lost)
+			}
+			if s.Clean {
+				errs[i] = errors.Join(errs[i], x.Power.Stop(ctx, node))
+				return
+			}
+			errs[i] = errors.Join(errs[i], x.Power.Cut(ctx, node))
+		})
+	}
+	wg.Wait()
+	x.down = time.Since(x.load.start)
+	return errors.Join(errs...)
+}
+
+// switchOn gives all machines their power back at once.
+func (x *run) switchOn(ctx context.Context) error {
+	errs := make([]error, len(x.victims))
+	var wg sync.WaitGroup
+	for i, node := range x.victims {
+		wg.Go(func() { errs[i] = x.Power.On(ctx, node) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// written says whether the database acknowledged something while it must not.
+func (x *run) written() []string {
+	var why []string
+	if x.drill.Site == nil || !x.drill.Site.NoWrites {
+		return nil
+	}
+	for _, probe := range []string{ProbeWrite, ProbeConnect} {
+		if n := x.load.successes(probe, x.down+grace, x.up); n > 0 {
+			why = append(why, fmt.Sprintf("%s: %d writes were acknowledged without a majority", probe, n))
+		}
+	}
+	return why
+}
+
 // hold waits for the least time of the fault, then until clients are served again, within bounds.
 func (x *run) hold(ctx context.Context) error {
 	from := time.Now()
 	for {
 		held := time.Since(from)
 		x.say("hold", "clients meanwhile", x.feeling())
-		if held >= x.drill.Hold && (x.load.settled(settleWindow) || held > settleLimit) {
+		if held >= x.drill.Hold && (x.drill.Site != nil || x.load.settled(settleWindow) || held > settleLimit) {
 			x.Emit(progress.Event{ID: x.name + "/hold", State: progress.Done, Detail: x.feeling()})
 			return nil
 		}
@@ -302,6 +394,9 @@ func (x *run) undo(ctx context.Context) error {
 	var f func() error
 	title := "power on " + x.report.Node
 	switch {
+	case x.drill.Site != nil:
+		x.up = time.Since(x.load.start)
+		f = func() error { return x.switchOn(ctx) }
 	case x.drill.Power:
 		f = func() error { return x.Power.On(ctx, x.report.Node) }
 	case x.drill.Fault.Heal != 0:
@@ -339,7 +434,7 @@ func (x *run) see(s Snapshot, since time.Duration) {
 		x.double += since
 	}
 	for _, c := range s.Conditions {
-		if c.Code == "galera-non-primary" && c.Severity == health.Critical && c.Node != x.report.Node {
+		if x.drill.Site == nil && c.Code == "galera-non-primary" && c.Severity == health.Critical && c.Node != x.report.Node {
 			x.wounded[c.Node+" lost the database's majority though it was not hurt"] = true
 		}
 	}
@@ -361,6 +456,7 @@ func (x *run) conclude(ctx context.Context, end time.Duration, whole bool) error
 		e.wounded = append(e.wounded, w)
 	}
 	slices.Sort(e.wounded)
+	e.wounded = append(e.wounded, x.written()...)
 	if err != nil { // what cannot be verified is not passed
 		e.wounded = append(e.wounded, "acknowledged writes could not be verified: "+failure(err))
 	}

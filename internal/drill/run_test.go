@@ -49,6 +49,7 @@ type site struct {
 	verify   error
 	silent   bool // faults are never healed by the product
 	drift    bool // something is not as the last apply left it: health does not tell
+	writes   bool // the database is probed too
 	onFault  func()
 }
 
@@ -103,6 +104,13 @@ func (s *site) Cut(_ context.Context, node string) error { return s.hurt("cut", 
 func (s *site) On(ctx context.Context, node string) error {
 	return errors.Join(ctx.Err(), s.heal("on", node))
 }
+func (s *site) Stop(_ context.Context, node string) error { return s.hurt("stop", node) }
+func (s *site) Lose(_ context.Context, node, path string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.log = append(s.log, "lose "+path+" "+node)
+	return nil
+}
 func (s *site) Signal(ctx context.Context, node, unit string, signal int) error {
 	if signal == 18 {
 		return errors.Join(ctx.Err(), s.heal("cont", node))
@@ -123,10 +131,14 @@ func (s *site) Open(context.Context, *Ledger) ([]Probe, error) {
 		}
 		return nil
 	}
-	return []Probe{
+	var writes []Probe
+	if s.writes {
+		writes = []Probe{{Name: ProbeWrite, Every: 50 * ms, Timeout: time.Second, Late: 100 * ms, Send: send}}
+	}
+	return append(writes, []Probe{
 		{Name: ProbeTCP, Every: 10 * ms, Timeout: time.Second, Late: 100 * ms, Send: send},
 		{Name: ProbeAPI, Every: 50 * ms, Timeout: time.Second, Late: 100 * ms, Send: send},
-	}, nil
+	}...), nil
 }
 func (s *site) Locate(_ context.Context, t Target) (string, error) {
 	return map[Target]string{Writer: "ctl1", QueueLeader: "ctl3"}[t], nil
@@ -185,7 +197,12 @@ func TestRuns(t *testing.T) {
 		"never whole":    {"db-writer-power-off", &site{silent: true}, Fail, "not whole again", nil},
 		"kill unnoticed": {"kill-keystone", &site{vip: "ctl3", rejoin: time.Second}, Pass, "", nil},
 		"kill noticed":   {"kill-keystone", &site{vip: "ctl3", failover: 60 * ms}, Fail, "none is allowed (refused)", nil},
-		"freeze":         {"freeze-haproxy", &site{vip: "ctl3"}, Pass, "", nil},
+		"all machines":   {"site-power-cut", &site{failover: 100 * ms}, Pass, "", nil},
+		"two machines, and somebody still writes": {"two-of-three-lost", &site{failover: 100 * ms, writes: true}, Fail, "acknowledged without a majority", nil},
+		"two machines, and nobody writes":         {"two-of-three-lost", &site{failover: 40 * time.Second, writes: true}, Pass, "", nil},
+		"shut down":                               {"site-clean-stop", &site{}, Pass, "", nil},
+		"a lost file":                             {"galera-grastate-missing", &site{}, Pass, "", nil},
+		"freeze":                                  {"freeze-haproxy", &site{vip: "ctl3"}, Pass, "", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := tc.site
@@ -340,8 +357,30 @@ func TestCatalogueNames(t *testing.T) {
 		names = append(names, d.Name)
 	}
 	want := []string{"vip-holder-power-off", "db-writer-power-off", "rabbitmq-node-power-off",
-		"kill-keystone", "freeze-keystone", "kill-haproxy", "freeze-haproxy"}
+		"site-power-cut", "site-clean-stop", "two-of-three-lost", "galera-grastate-missing", "kill-keystone", "freeze-keystone", "kill-haproxy", "freeze-haproxy"}
 	if !slices.Equal(names, want) {
 		t.Errorf("%q", names)
 	}
+}
+
+// TestSiteGoesDownFileFirst: the machine that loses a file goes before the others, and all come back.
+func TestSiteGoesDownFileFirst(t *testing.T) {
+	s := &site{vip: "ctl1"}
+	r := runnerFor(t, s)
+	d := drillNamed(t, "galera-grastate-missing")
+	synctest.Test(t, func(t *testing.T) {
+		rep, err := r.Run(t.Context(), d, 5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, _, _ := strings.Cut(rep.Node, ",")
+		if len(s.log) < 7 || s.log[0] != "lose /var/lib/mysql/grastate.dat "+first || s.log[1] != "cut "+first {
+			t.Errorf("did %q", s.log)
+		}
+		for _, n := range testCluster().Nodes {
+			if !slices.Contains(s.log, "on "+n.Name) {
+				t.Errorf("%s was left off: %q", n.Name, s.log)
+			}
+		}
+	})
 }

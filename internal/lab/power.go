@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -26,6 +29,74 @@ func (l *Lab) PowerOff(ctx context.Context, nodes ...string) error {
 // PowerCut is PowerOff that also loses everything not flushed to disk.
 func (l *Lab) PowerCut(ctx context.Context, nodes ...string) error {
 	return l.eachNode(ctx, nodes, func(_ context.Context, n nodeSpec) error { return l.powerOff(n, true) })
+}
+
+// stopLimit is how long a machine may take to shut down: a database writes what it has in memory.
+const stopLimit = 3 * time.Minute
+
+// PowerStop shuts machines down as they want to be: every service is stopped, every file system written.
+func (l *Lab) PowerStop(ctx context.Context, nodes ...string) error {
+	return l.eachNode(ctx, nodes, l.powerStop)
+}
+
+func (l *Lab) powerStop(ctx context.Context, n nodeSpec) error {
+	pid, err := l.initOf(n.Name)
+	if err != nil || pid == 0 {
+		return err
+	}
+	// SIGRTMIN+4 has systemd start poweroff.target.
+	const sigrtmin = 34
+	if err := unix.Kill(pid, unix.Signal(sigrtmin+4)); err != nil {
+		return fmt.Errorf("shut down %s: %w", n.Name, err)
+	}
+	deadline := time.Now().Add(stopLimit)
+	for pid != 0 {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("shut down %s: it still runs after %s", n.Name, stopLimit)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+		if pid, err = l.initOf(n.Name); err != nil {
+			return fmt.Errorf("shut down %s: %w", n.Name, err)
+		}
+	}
+	if err := l.takeApart(n); err != nil {
+		return fmt.Errorf("shut down %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// Lose removes a file of a machine that is on, and the removal is on its disk when it returns.
+func (l *Lab) Lose(node, path string) error {
+	n, err := l.node(node)
+	if err != nil {
+		return err
+	}
+	pid, err := l.initOf(n.Name)
+	if err != nil {
+		return err
+	}
+	if pid == 0 {
+		return fmt.Errorf("%s is off", node)
+	}
+	root, err := os.OpenRoot(fmt.Sprintf("/proc/%d/root", pid))
+	if err != nil {
+		return fmt.Errorf("files of %s: %w", node, err)
+	}
+	defer root.Close()
+	name := strings.TrimPrefix(filepath.Clean(path), "/")
+	if err := root.Remove(name); err != nil {
+		return fmt.Errorf("files of %s: %w", node, err)
+	}
+	dir, err := root.Open(filepath.Dir(name))
+	if err != nil {
+		return fmt.Errorf("files of %s: %w", node, err)
+	}
+	defer dir.Close()
+	return dir.Sync()
 }
 
 // eachNode checks all names, then runs f for every machine at the same time.

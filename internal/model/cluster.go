@@ -214,6 +214,9 @@ type GaleraTuning struct {
 	JoinRetrans     time.Duration `json:"join_retrans"`
 	GCache          string        `json:"gcache"`
 	BufferPool      string        `json:"buffer_pool"`
+	// MissingMemberAfter is how long a recovery waits for one member that is missing before it goes on
+	// without it, although acknowledged writes may be lost. 0: for ever.
+	MissingMemberAfter time.Duration `json:"missing_member_after,omitempty"`
 }
 
 // RabbitMQTuning holds what decides how fast RabbitMQ notices a dead node.

@@ -29,18 +29,21 @@
 // peer runs (then Galera's pc.recovery decides) or a running peer has the same
 // cluster UUID. Otherwise the state transfer would overwrite its data.
 //
-// The recovery of a cluster whose members are all down and cannot find each other by
-// pc.recovery is not done here: Start fails and says so.
+// # Recovery
+//
+// A cluster whose members are all down, or alive without a Primary, is recovered by the leader (service.Healer, heal.go): the decision who
+// goes first is the package recovery's, and a founding is a step of an epoch. Start never does it.
 //
 // # What it must never do
 //
-// Delete or edit grastate.dat of a cluster that was formed; found a cluster on a guess; restart a member
-// of a formed cluster that is alive but non-Primary; put a password into a statement, an argument list or a log
+// Delete or edit grastate.dat of a cluster that was formed, but in a step of a recovery, which copies it first; found a cluster on a guess;
+// restart a member of a formed cluster that is alive but non-Primary while it may have the latest data; put a password into a statement, an argument list or a log
 // (accounts get the hash of their password).
 package galera
 
 import (
 	"context"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -64,6 +67,8 @@ const (
 	bootstrapEnv  = model.PathRun + "/galera-new-cluster"
 	// viewFile is the group that the member was in when it ran last (Galera's pc.recovery).
 	viewFile = dataDir + "/gvwstate.dat"
+	// transferDir is there from before a state transfer clears the data directory until all of it is in place.
+	transferDir = dataDir + "/.sst"
 
 	// BootstrappedFile says that this node founds the cluster ("founding"), then which one
 	// it has founded (its UUID). It is never removed.
@@ -92,6 +97,10 @@ type Service struct {
 	shown func(context.Context, service.Env) ([]byte, error)
 	// progress tells a member that stands still from one that has nothing to do.
 	progress progress
+	// flushed has what Galera saved of the present view on the disk.
+	flushed flushed
+	// healing says which step of a recovery is under way on this node; nil: none.
+	healing atomic.Pointer[string]
 }
 
 // New returns the service. databases lists the schemas other services need.

@@ -31,6 +31,7 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 	if err != nil {
 		return s.down(env, err)
 	}
+	s.flushed.note(ctx, env, st)
 	o := observation(st)
 	if still := s.progress.note(st, time.Now()); still > standstill {
 		stalled(&o, st, still)

@@ -39,7 +39,8 @@ type view struct {
 	ClusterName, Node, Address, Members, ReceiveAddress string
 	Donors, SSTUser, BufferPool, ProviderOptions        string
 	CA, Cert, Key, TLSGroup                             string
-	BootstrapMark, BootstrapEnv, ViewFile               string
+	BootstrapMark, BootstrapEnv, ViewFile, StateFile    string
+	TransferDir                                         string
 	ConfigPath                                          string
 	Port, MaxConnections                                int
 }
@@ -226,7 +227,7 @@ func viewOf(c *model.Cluster, n model.Node) view {
 		BufferPool: c.Tuning.Galera.BufferPool, ProviderOptions: providerOptions(c.Tuning.Galera, n.Address(), false),
 		CA: model.PathCA, Cert: model.PathCert, Key: model.PathKey, TLSGroup: model.GroupTLS,
 		BootstrapMark: bootstrapMark, BootstrapEnv: bootstrapEnv,
-		ViewFile: viewFile, ConfigPath: configPath,
+		ViewFile: viewFile, StateFile: grastateFile, TransferDir: transferDir, ConfigPath: configPath,
 		Port: model.PortMariaDB, MaxConnections: maxConnections,
 	}
 }

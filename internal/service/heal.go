@@ -1,0 +1,71 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"nines/internal/model"
+)
+
+// Healer is a Service whose members can all be down, or all cut off, in such a way that none of them may go on by itself: somebody
+// who sees all of them has to say which one goes first. The leader asks for evidence, has Next decide, and has
+// agents do the steps, each under the epoch of the recovery. Evidence is the service's own: nobody else reads it.
+type Healer interface {
+	// Watch looks at the latest observations. well: a part of the service is at work, so that nothing is to be recovered. lineage
+	// is what must be remembered of it for the day when it is not, nil if that has not changed enough to be written.
+	Watch(c *model.Cluster, seen map[string]Observation, last json.RawMessage, now time.Time) (lineage json.RawMessage, well bool)
+	// Evidence says what is known of this node's member. It changes nothing and is asked for again and again.
+	Evidence(ctx context.Context, env Env, epoch int64) (json.RawMessage, error)
+	// Next says what is the matter and what is to be done now. Pure.
+	Next(c *model.Cluster, o Outage) Move
+	// Step does a step of the recovery with this epoch on this node. It is safe to repeat after a crash at any point. It asks
+	// allowed after it has begun to say in its evidence that it is at work: whoever is told that nothing is under way here can
+	// rely on it, because a step that comes later asks later, and is told if it belongs to a recovery that is over.
+	Step(ctx context.Context, env Env, epoch int64, s HealStep, allowed func(context.Context) error) error
+}
+
+// Outage is what a decision about a recovery is made of.
+type Outage struct {
+	// Evidence by node; who did not answer is missing.
+	Evidence map[string]json.RawMessage
+	Lineage  json.RawMessage
+	// Epoch of the recovery under way, 0: none. See Recovery for the others.
+	Epoch                   int64
+	Founder, Pinned, Choice string
+	Renew, Settled          bool
+	// Waited: so long nothing has been at work, as far as this leader has seen.
+	Waited time.Duration
+}
+
+// HealStep is one step on one node.
+type HealStep struct {
+	Node string            `json:"node"`
+	Name string            `json:"name"`
+	Args map[string]string `json:"args,omitempty"`
+}
+
+// Move is what a recovery does next.
+type Move struct {
+	Diagnosis string `json:"diagnosis"`
+	Act       string `json:"act"`
+	Node      string `json:"node,omitempty"`
+	Reason    string `json:"reason"`
+	Hint      string `json:"hint,omitempty"`
+	// Open: a new epoch is opened before anything else, bound to go on with Pinned if that is not empty.
+	Open   bool   `json:"open,omitempty"`
+	Pinned string `json:"pinned,omitempty"`
+	// Founder is written down before the steps are done: nobody else may found in this epoch. Renew goes with it.
+	Founder string `json:"founder,omitempty"`
+	Renew   bool   `json:"renew,omitempty"`
+	// Steps are done batch after batch, those of a batch side by side; the first failure ends them.
+	Steps [][]HealStep `json:"steps,omitempty"`
+	// Left are members that stay stopped until a person has looked at them.
+	Left []string `json:"left,omitempty"`
+	// Rest: the service is at work again; whoever is still missing is waited for, and need not keep anybody from applying.
+	Rest bool `json:"rest,omitempty"`
+	// Settled: what the founder founded was seen at work.
+	Settled bool `json:"settled,omitempty"`
+	// Done: the recovery is over.
+	Done bool `json:"done,omitempty"`
+}
