@@ -136,6 +136,19 @@ func TestImageLeavesOutWhatNinesInstalls(t *testing.T) {
 	}
 }
 
+// Another backend's packages are at hand, and in no machine before nines installs them.
+func TestImageOffersTheOtherBackend(t *testing.T) {
+	spec := newImageSpec(model.Releases[model.Debian13], model.KnownServices)
+	for _, p := range []string{"neutron-l3-agent", "neutron-rpc-server"} {
+		if !slices.Contains(spec.Offered, p) || slices.Contains(spec.Installed, p) {
+			t.Errorf("%s: %v", p, spec.Offered)
+		}
+	}
+	if slices.Contains(spec.Offered, "neutron-api") {
+		t.Error("neutron-api is in the image anyway")
+	}
+}
+
 func TestImageIsCachedByItsContent(t *testing.T) {
 	spec := newImageSpec(model.Releases[model.Debian13], model.CoreServices)
 	before := spec.layers()

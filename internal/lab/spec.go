@@ -124,8 +124,10 @@ func tenantPrefix(nodes []nodeSpec) string {
 	return tenantNetwork.prefix.String()
 }
 
-// beyondCore returns the services to name in cluster.yaml: none where they are the default.
+// beyondCore returns the services to name in cluster.yaml: none where they are the default. What is below Neutron is
+// left to its backend.
 func beyondCore(services []string) string {
+	services = slices.DeleteFunc(slices.Clone(services), func(s string) bool { return slices.Contains(model.BelowNeutron, s) })
 	if slices.Equal(services, model.CoreServices) {
 		return ""
 	}
