@@ -149,6 +149,28 @@ func TestImageOffersTheOtherBackend(t *testing.T) {
 	}
 }
 
+// The agents of Neutron need more memory than OVN; the override says which of them it will be.
+func TestMemoryFollowsTheBackend(t *testing.T) {
+	l := &Lab{state: state{Name: "lab", Profile: "cloud", Nodes: profiles["cloud"].nodes}}
+	document, err := l.clusterYAML("trixie")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := profiles["cloud"].memory[model.RoleController]
+	for set, want := range map[string]uint64{"neutron.backend=ovn": plain, "neutron.backend=ovs": plain + agentsMemory} {
+		changed, err := config.Override(document, []string{set})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := profiles["cloud"].forCluster(changed).memory[model.RoleController]; got != want {
+			t.Errorf("%s: %d, want %d", set, got, want)
+		}
+	}
+	if profiles["cloud"].memory[model.RoleController] != plain {
+		t.Error("the profile itself has changed")
+	}
+}
+
 func TestImageIsCachedByItsContent(t *testing.T) {
 	spec := newImageSpec(model.Releases[model.Debian13], model.CoreServices)
 	before := spec.layers()
