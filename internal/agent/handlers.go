@@ -219,7 +219,11 @@ func (a *Agent) postSignal(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &req); err != nil {
 		return err
 	}
-	if !a.faultKnown(req) {
+	c, err := a.cache.spec()
+	if err != nil {
+		return fmt.Errorf("what the cluster runs is not known here: %w", err)
+	}
+	if !a.faultKnown(c, req) {
 		return &api.Error{Status: http.StatusBadRequest, Code: api.CodeInvalid, Text: fmt.Sprintf("signal %d to %s is no fault of any service", req.Signal, req.Unit)}
 	}
 	a.Log.Warn("fault injected", "unit", req.Unit, "signal", req.Signal)

@@ -255,14 +255,14 @@ func nodeConditions(n api.NodeStatus) []health.Condition {
 	return out
 }
 
-// faultKnown reports whether a service lists the signal to the unit among its faults.
-func (a *Agent) faultKnown(req api.SignalRequest) bool {
+// faultKnown reports whether a service of the cluster lists the signal to the unit among its faults.
+func (a *Agent) faultKnown(c *model.Cluster, req api.SignalRequest) bool {
 	for _, s := range a.Services {
 		f, ok := s.(service.Faulty)
 		if !ok {
 			continue
 		}
-		for _, fault := range f.Faults() {
+		for _, fault := range f.Faults(c) {
 			if fault.Unit == req.Unit && (req.Signal == fault.Signal || (req.Signal == fault.Heal && fault.Heal != 0)) {
 				return true
 			}

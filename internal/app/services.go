@@ -3,6 +3,8 @@
 package app
 
 import (
+	"maps"
+
 	"nines/internal/model"
 	"nines/internal/service"
 	"nines/internal/service/base"
@@ -17,6 +19,7 @@ import (
 	"nines/internal/service/memcached"
 	"nines/internal/service/neutron"
 	"nines/internal/service/nova"
+	"nines/internal/service/openvswitch"
 	"nines/internal/service/ovn"
 	"nines/internal/service/placement"
 	"nines/internal/service/rabbitmq"
@@ -36,6 +39,9 @@ func Services() []service.Service {
 		memcached.New(),
 		haproxy.New(func(c *model.Cluster) []service.Listener { return listeners(published, c) }),
 		keepalived.New(func(c *model.Cluster) []service.Listener { return listeners(published, c) }),
+		openvswitch.New(func(c *model.Cluster, n model.Node, datapath string) map[string]string {
+			return switchIDs(users, c, n, datapath)
+		}),
 	}
 	return append(all, users...)
 }
@@ -60,6 +66,16 @@ func databases(services []service.Service, c *model.Cluster) []service.Database 
 	for _, s := range services {
 		if u, ok := s.(service.DatabaseUser); ok && c.Runs(s.Name()) {
 			out = append(out, u.Databases(c)...)
+		}
+	}
+	return out
+}
+
+func switchIDs(services []service.Service, c *model.Cluster, n model.Node, datapath string) map[string]string {
+	out := map[string]string{}
+	for _, s := range services {
+		if u, ok := s.(service.SwitchUser); ok && c.Runs(s.Name()) {
+			maps.Copy(out, u.SwitchIDs(c, n, datapath))
 		}
 	}
 	return out

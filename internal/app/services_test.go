@@ -1,31 +1,54 @@
 package app
 
 import (
+	"slices"
 	"testing"
 
+	"nines/internal/model"
 	"nines/internal/plan"
 	"nines/internal/service/servicetest"
 )
 
+// overAgents is the sample cluster with the other backend of Neutron.
+func overAgents() *model.Cluster {
+	c := servicetest.Cluster()
+	c.Neutron.Backend = model.BackendOVS
+	c.Services = slices.DeleteFunc(c.Services, func(s string) bool { return s == "ovn" })
+	return c
+}
+
 func TestServicesConform(t *testing.T) {
-	c, all := servicetest.Cluster(), Services()
-	secrets := servicetest.Secrets(t, c, all...)
-	for _, s := range all {
-		t.Run(s.Name(), func(t *testing.T) { servicetest.Conform(t, s, c, secrets) })
+	for name, c := range map[string]*model.Cluster{"ovn": servicetest.Cluster(), "ovs": overAgents()} {
+		all := Services()
+		secrets := servicetest.Secrets(t, c, all...)
+		for _, s := range all {
+			if c.Runs(s.Name()) {
+				t.Run(name+"/"+s.Name(), func(t *testing.T) { servicetest.Conform(t, s, c, secrets) })
+			}
+		}
 	}
 }
 
 // Together they form one graph: everything needed is provided, nothing is declared twice.
 func TestServicesFitTogether(t *testing.T) {
-	c, all := servicetest.Cluster(), Services()
+	fitTogether(t, servicetest.Cluster())
+	fitTogether(t, overAgents())
+}
+
+func fitTogether(t *testing.T, c *model.Cluster) {
+	t.Helper()
+	all := Services()
 	secrets := servicetest.Secrets(t, c, all...)
 	var rs []plan.Resource
 	names, files := map[string]bool{}, map[string]plan.ID{}
 	for _, s := range all {
-		if names[s.Name()] || !c.Runs(s.Name()) {
+		if names[s.Name()] || !slices.Contains(model.KnownServices, s.Name()) {
 			t.Errorf("the service %s stands there twice or is not in cluster.yaml's vocabulary", s.Name())
 		}
 		names[s.Name()] = true
+		if !c.Runs(s.Name()) {
+			continue
+		}
 		own, err := s.Resources(c, secrets)
 		if err != nil {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,33 @@ func TestGivenValuesStay(t *testing.T) {
 	}
 	if c.NTP.ControlClock || c.NTP.Upstreams == nil || len(c.NTP.Upstreams) != 0 || c.Tuning.HAProxy.Fall != 3 {
 		t.Errorf("ntp %+v, fall %d", c.NTP, c.Tuning.HAProxy.Fall)
+	}
+}
+
+// What Neutron stands on follows from its backend.
+func TestSwitchesFollowFromTheBackend(t *testing.T) {
+	for set, want := range map[string][]string{
+		"neutron.backend=ovn": {"ovn", "openvswitch"},
+		"neutron.backend=ovs": {"openvswitch"},
+	} {
+		text, err := config.Override([]byte(small), []string{set, "services=[base, galera, rabbitmq, memcached, haproxy, keepalived, keystone, neutron]"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := config.Parse("cluster.yaml", text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Services[8:]; !slices.Equal(got, want) {
+			t.Errorf("%s: %q", set, got)
+		}
+		again, err := config.Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if other, err := config.Parse("cluster.yaml", again); err != nil || !cmp.Equal(c.Services, other.Services) {
+			t.Errorf("%s, written and read again: %v", set, err)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"nines/internal/model"
@@ -19,12 +20,30 @@ func (p *decoder) defaults() {
 	if !p.given("services") {
 		c.Services = append([]string{}, model.CoreServices...)
 	}
+	c.Services = withSwitches(c)
 	if c.Packages.Source != "" && c.Packages.Suite == "" {
 		c.Packages.Suite = c.Facts().Suite
 	}
 	if c.Nodes == nil {
 		c.Nodes = []model.Node{}
 	}
+}
+
+// withSwitches adds what Neutron's backend stands on to the services.
+func withSwitches(c *model.Cluster) []string {
+	out := slices.Clone(c.Services)
+	add := func(service string) {
+		if !slices.Contains(out, service) {
+			out = append(out, service)
+		}
+	}
+	if c.Runs("neutron") && !c.Neutron.Agents() {
+		add("ovn")
+	}
+	if c.Runs("neutron") || c.Runs("ovn") {
+		add("openvswitch")
+	}
+	return out
 }
 
 // fill sets the fallback of every field that the file does not give, below

@@ -89,7 +89,7 @@ var fields = map[string]field{
 	"packages.suite":  {doc: "Distribution within the source. Default, where a source is given: the release's own.", pattern: `^[A-Za-z0-9][A-Za-z0-9./+-]*$`, means: "the name of a suite, like trixie"},
 	"packages.key":    {doc: "File with the OpenPGP key the source is signed with; relative to this file."},
 
-	"services":   {doc: "What the cluster runs. Default: all of the core.", enum: model.KnownServices},
+	"services":   {doc: "What the cluster runs. Default: all of the core. What Neutron stands on (openvswitch, ovn) follows from neutron.backend and need not be named.", enum: model.KnownServices},
 	"services[]": {doc: "One service.", enum: model.KnownServices},
 
 	"images": {doc: "Where Glance keeps the content of images."},
@@ -99,6 +99,8 @@ var fields = map[string]field{
 		fallback: "/srv/images", pattern: `^(/[A-Za-z0-9_][A-Za-z0-9._-]*)+$`, means: "an absolute path of letters, digits, '.', '_' and '-'"},
 
 	"neutron": {doc: "How the networks of instances meet those of the site."},
+	"neutron.backend": {doc: "What makes Neutron's networks. ovn: OVN, whose gateways stand in for each other within 3 s. ovs: Neutron's own agents over Open vSwitch, with a router on three controllers (VRRP), DHCP and metadata agents. To be chosen before the first network is made: nothing converts one's networks into the other's.",
+		fallback: string(model.BackendOVN), enum: words([]model.NeutronBackend{model.BackendOVN, model.BackendOVS})},
 	"neutron.provider_interface": {doc: "The nodes' interface that leads to the networks of floating addresses. A virtual switch takes it over, so it must carry no address of its own. Without it instances have no way out.",
 		pattern: interfacePattern, means: interfaceMeans},
 	"neutron.physical_network": {doc: "What `openstack network create --provider-physical-network` calls the network behind that interface.",

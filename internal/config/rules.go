@@ -25,6 +25,7 @@ func (p *decoder) rules() {
 	p.controllers()
 	p.vip()
 	p.services()
+	p.neutron()
 	p.galera()
 	p.haproxy()
 	p.packages()
@@ -253,8 +254,7 @@ var requires = map[string][]string{
 	"keystone":   {"base", "galera", "memcached", "haproxy", "keepalived"},
 	"placement":  {"keystone"},
 	"glance":     {"keystone"},
-	"ovn":        {"base"},
-	"neutron":    {"keystone", "rabbitmq", "ovn"},
+	"neutron":    {"keystone", "rabbitmq"},
 	"cinder":     {"keystone", "glance", "rabbitmq"},
 	"horizon":    {"keystone"},
 	"heat":       {"keystone", "rabbitmq"},
@@ -271,6 +271,9 @@ func (p *decoder) services() {
 			p.report(at, fmt.Sprintf("the service %s is here twice", s), "name it once")
 			continue
 		}
+		if s == "ovn" && c.Neutron.Agents() {
+			p.report(at, "ovn has nothing to do: neutron.backend is ovs", "remove ovn from services, or set neutron.backend: ovn")
+		}
 		for _, need := range requires[s] {
 			if !c.Runs(need) {
 				p.report(at, fmt.Sprintf("%s cannot work without %s", s, need), "add "+need+" to services")
@@ -279,6 +282,14 @@ func (p *decoder) services() {
 		if p.given("services") && s != "" && s != "base" && p.given("nodes") && p.rolesKnown() && len(c.Controllers()) == 0 {
 			p.report(at, fmt.Sprintf("no node runs %s", s), "give nodes the role controller")
 		}
+	}
+}
+
+// neutron checks what one of the backends cannot do.
+func (p *decoder) neutron() {
+	if n := p.cluster.Neutron; n.Agents() && n.DistributedFloatingIPs {
+		p.report(p.value("neutron.distributed_floating_ips"), "distributed_floating_ips is OVN's: with backend ovs the routers on the controllers answer for floating addresses",
+			"distributed_floating_ips: false; or backend: ovn")
 	}
 }
 

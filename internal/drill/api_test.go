@@ -20,7 +20,7 @@ func (p published) Listeners(*model.Cluster) []service.Listener {
 // many is a service with two daemons.
 type many struct{ faulty }
 
-func (m many) Faults() []service.Fault {
+func (m many) Faults(*model.Cluster) []service.Fault {
 	return []service.Fault{{Name: "kill", Unit: "many-a.service", Signal: 9}, {Name: "kill", Unit: "many-b.service", Signal: 9}}
 }
 

@@ -166,7 +166,7 @@ func (f faulty) Name() string { return string(f) }
 func (faulty) Resources(*model.Cluster, secret.Source) ([]plan.Resource, error) {
 	return nil, nil
 }
-func (f faulty) Faults() []service.Fault {
+func (f faulty) Faults(*model.Cluster) []service.Fault {
 	return []service.Fault{{Name: "kill", Unit: string(f) + ".service", Signal: 9},
 		{Name: "freeze", Unit: string(f) + ".service", Signal: 19, Heal: 18}}
 }

@@ -77,6 +77,10 @@ func newImageSpec(facts model.ReleaseFacts, services []string) imageSpec {
 		for _, key := range packageKeys(service) {
 			packages = append(packages, facts.Packages[key]...)
 		}
+		// What a service is made of with another backend than the default one is at hand, and nothing more.
+		for _, key := range backendKeys(facts, service) {
+			spec.Offered = append(spec.Offered, facts.Packages[key]...)
+		}
 		if slices.Contains(leftOut, service) {
 			spec.Offered = append(spec.Offered, packages...)
 		} else {
@@ -86,6 +90,7 @@ func newImageSpec(facts model.ReleaseFacts, services []string) imageSpec {
 	slices.Sort(spec.Offered)
 	slices.Sort(spec.Installed)
 	spec.Installed = slices.Compact(spec.Installed)
+	spec.Offered = slices.DeleteFunc(slices.Compact(spec.Offered), func(p string) bool { return slices.Contains(spec.Installed, p) })
 	return spec
 }
 
@@ -98,6 +103,17 @@ func packageKeys(service string) []string {
 		}
 	}
 	return keys
+}
+
+// backendKeys are the names under which a release lists the packages of a service for its further backends.
+func backendKeys(facts model.ReleaseFacts, service string) []string {
+	return slices.Sorted(func(yield func(string) bool) {
+		for key := range facts.Packages {
+			if strings.HasPrefix(key, service+":") && !yield(key) {
+				return
+			}
+		}
+	})
 }
 
 // layers returns where the layers of the spec are cached.

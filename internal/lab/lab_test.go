@@ -136,6 +136,41 @@ func TestImageLeavesOutWhatNinesInstalls(t *testing.T) {
 	}
 }
 
+// Another backend's packages are at hand, and in no machine before nines installs them.
+func TestImageOffersTheOtherBackend(t *testing.T) {
+	spec := newImageSpec(model.Releases[model.Debian13], model.KnownServices)
+	for _, p := range []string{"neutron-l3-agent", "neutron-rpc-server"} {
+		if !slices.Contains(spec.Offered, p) || slices.Contains(spec.Installed, p) {
+			t.Errorf("%s: %v", p, spec.Offered)
+		}
+	}
+	if slices.Contains(spec.Offered, "neutron-api") {
+		t.Error("neutron-api is in the image anyway")
+	}
+}
+
+// The agents of Neutron need more memory than OVN; the override says which of them it will be.
+func TestMemoryFollowsTheBackend(t *testing.T) {
+	l := &Lab{state: state{Name: "lab", Profile: "cloud", Nodes: profiles["cloud"].nodes}}
+	document, err := l.clusterYAML("trixie")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := profiles["cloud"].memory[model.RoleController]
+	for set, want := range map[string]uint64{"neutron.backend=ovn": plain, "neutron.backend=ovs": plain + agentsMemory} {
+		changed, err := config.Override(document, []string{set})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := profiles["cloud"].forCluster(changed).memory[model.RoleController]; got != want {
+			t.Errorf("%s: %d, want %d", set, got, want)
+		}
+	}
+	if profiles["cloud"].memory[model.RoleController] != plain {
+		t.Error("the profile itself has changed")
+	}
+}
+
 func TestImageIsCachedByItsContent(t *testing.T) {
 	spec := newImageSpec(model.Releases[model.Debian13], model.CoreServices)
 	before := spec.layers()

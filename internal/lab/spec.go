@@ -3,10 +3,12 @@ package lab
 import (
 	"embed"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"text/template"
 
+	"nines/internal/config"
 	"nines/internal/model"
 )
 
@@ -39,6 +41,20 @@ var profiles = map[string]profile{
 		memory:   map[model.Role]uint64{model.RoleController: 3 << 30, model.RoleCompute: 1 << 30},
 		diskUse:  2 << 30,
 	},
+}
+
+// agentsMemory is what Neutron's agents need of a controller beyond what OVN needs, in bytes, as measured.
+const agentsMemory = 1 << 30
+
+// forCluster returns the profile with the memory that the cluster of this cluster.yaml needs.
+func (p profile) forCluster(document []byte) profile {
+	c, err := config.Parse("cluster.yaml", document)
+	if err != nil || !c.Runs("neutron") || !c.Neutron.Agents() {
+		return p // what is wrong with it, its deployment says
+	}
+	p.memory = maps.Clone(p.memory)
+	p.memory[model.RoleController] += agentsMemory
+	return p
 }
 
 // controllers are the machines that form the quorums.
@@ -124,8 +140,10 @@ func tenantPrefix(nodes []nodeSpec) string {
 	return tenantNetwork.prefix.String()
 }
 
-// beyondCore returns the services to name in cluster.yaml: none where they are the default.
+// beyondCore returns the services to name in cluster.yaml: none where they are the default. What is below Neutron is
+// left to its backend.
 func beyondCore(services []string) string {
+	services = slices.DeleteFunc(slices.Clone(services), func(s string) bool { return slices.Contains(model.BelowNeutron, s) })
 	if slices.Equal(services, model.CoreServices) {
 		return ""
 	}

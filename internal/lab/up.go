@@ -53,12 +53,12 @@ func Up(ctx context.Context, o Options, emit progress.Emit) (*Lab, error) {
 	fresh := &Lab{state: state{Name: o.Name, Profile: o.Profile, Bare: o.Bare, Nodes: p.nodes, Image: spec.layers()}}
 	document, err := fresh.clusterYAML(spec.Suite)
 	if err == nil {
-		_, err = config.Override(document, o.Set)
+		document, err = config.Override(document, o.Set)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := preflight(ctx, o, p, spec, emit); err != nil {
+	if err := preflight(ctx, o, p.forCluster(document), spec, emit); err != nil {
 		return nil, err
 	}
 	unlock, err := lockLab(ctx, filepath.Join(runRoot, o.Name+".lock"))

@@ -145,8 +145,20 @@ type Images struct {
 	Directory string `json:"directory"`
 }
 
+// NeutronBackend names what does for Neutron what its users ask for.
+type NeutronBackend string
+
+// The backends of Neutron. Both stand on Open vSwitch.
+const (
+	// BackendOVN: OVN's databases say what each switch does.
+	BackendOVN NeutronBackend = "ovn"
+	// BackendOVS: agents of Neutron's own, which the broker tells.
+	BackendOVS NeutronBackend = "ovs"
+)
+
 // Neutron is how the networks of instances meet those of the site.
 type Neutron struct {
+	Backend NeutronBackend `json:"backend"`
 	// ProviderInterface is the nodes' interface that leads to the site's own networks, where floating
 	// addresses live. A virtual switch takes it over. Empty: instances have no way out.
 	ProviderInterface string `json:"provider_interface,omitempty"`
@@ -173,6 +185,9 @@ func (n Node) TunnelNetwork() NetworkName {
 	}
 	return Management
 }
+
+// TunnelAddress is the node's address on that network.
+func (n Node) TunnelAddress() netip.Addr { return n.Addresses[n.TunnelNetwork()] }
 
 // VolumeStore names a kind of place for volumes.
 type VolumeStore string
@@ -274,6 +289,9 @@ func (c *Cluster) Controllers() []Node { return c.With(RoleController) }
 
 // Runs reports whether the cluster has the service of that name.
 func (c *Cluster) Runs(service string) bool { return slices.Contains(c.Services, service) }
+
+// Agents reports whether agents of Neutron's own make its networks, instead of OVN.
+func (n Neutron) Agents() bool { return n.Backend == BackendOVS }
 
 // Quorum is how many of n members must agree.
 func Quorum(n int) int { return n/2 + 1 }

@@ -49,3 +49,9 @@ const (
 	PathKey     = PathConfig + "/tls/node.key"
 	PathVIPFile = PathRun + "/vip-guard" // "0": may hold the VIP; "-254": must not
 )
+
+// Bridges of the nodes' virtual switches.
+const (
+	BridgeInt      = "br-int" // instances
+	BridgeProvider = "br-ex"  // with the interface to the site's networks
+)

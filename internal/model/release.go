@@ -12,7 +12,7 @@ type ReleaseFacts struct {
 	// Suite is the code name of the distribution.
 	Suite string
 	// Packages lists, for each service, the packages it is made of: on the controllers under its name, on nodes
-	// of another role under NAME/ROLE.
+	// of another role under NAME/ROLE. A service that can be made of others has them under NAME:BACKEND.
 	Packages map[string][]string
 }
 
@@ -47,11 +47,17 @@ var Releases = map[Release]ReleaseFacts{
 			// nova-compute-kvm brings the QEMU of the usual processors, which also emulates.
 			"nova/compute": {"nova-compute", "nova-compute-kvm", "libvirt-daemon-system", "libvirt-clients"},
 
-			"ovn":         {"openvswitch-switch", "ovn-central", "ovn-host"},
-			"ovn/compute": {"openvswitch-switch", "ovn-host"},
+			"openvswitch":         {"openvswitch-switch"},
+			"openvswitch/compute": {"openvswitch-switch"},
+
+			"ovn":         {"ovn-central", "ovn-host"},
+			"ovn/compute": {"ovn-host"},
 
 			"neutron":         {"neutron-api", "neutron-periodic-workers", "neutron-ovn-maintenance-worker", "python3-pymysql"},
 			"neutron/compute": {"neutron-ovn-metadata-agent", "haproxy"},
+			// ethtool: where userspace forwards, agents switch off with it what nobody would complete.
+			"neutron:ovs":         {"neutron-api", "neutron-periodic-workers", "neutron-rpc-server", "neutron-openvswitch-agent", "neutron-l3-agent", "neutron-dhcp-agent", "neutron-metadata-agent", "ethtool", "python3-pymysql"},
+			"neutron:ovs/compute": {"neutron-openvswitch-agent", "ethtool"},
 			// open-iscsi: else cinder-volume brings tgt, which listens on every address.
 			"cinder": {"cinder-api", "cinder-scheduler", "cinder-volume", "open-iscsi", "python3-cinderclient", "python3-pymysql"},
 			// media-types: uWSGI tells browsers what a static file is.

@@ -6,7 +6,10 @@ package model
 var CoreServices = []string{"base", "galera", "rabbitmq", "memcached", "haproxy", "keepalived", "keystone"}
 
 // CloudServices are the services of OpenStack that stand on the core. They run where cluster.yaml names them.
-var CloudServices = []string{"placement", "glance", "nova", "ovn", "neutron", "cinder", "horizon", "heat"}
+var CloudServices = []string{"placement", "glance", "nova", "openvswitch", "ovn", "neutron", "cinder", "horizon", "heat"}
+
+// BelowNeutron are those that follow from neutron.backend: where Neutron runs, they need not be named.
+var BelowNeutron = []string{"openvswitch", "ovn"}
 
 // KnownServices are all names that `services:` in cluster.yaml accepts.
 var KnownServices = append(append([]string{}, CoreServices...), CloudServices...)

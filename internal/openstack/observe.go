@@ -22,7 +22,7 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 		return s.observeDaemons(ctx, env)
 	}
 	o := s.observe(ctx, env, s.Desc.APIs[0])
-	if s.Desc.Reports != nil {
+	if s.reporting(env.Cluster) {
 		o.Facts = s.reports.seen(ctx, s.now(), *s.Desc.Reports)
 	}
 	return o
@@ -48,8 +48,8 @@ func (s *Service) Ask(ctx context.Context, env service.Env, unit string, port in
 // observeDaemons looks at the units: their processes answer nobody directly.
 func (s *Service) observeDaemons(ctx context.Context, env service.Env) service.Observation {
 	var running []string
-	for _, d := range s.Desc.Daemons {
-		if !env.Node.Has(d.Role) {
+	for _, d := range s.daemons(env.Cluster) {
+		if !d.on(env.Node) {
 			continue
 		}
 		state, err := env.Host.Unit(ctx, d.Unit)

@@ -137,9 +137,14 @@ func latest(seen map[string]service.Observation) (reports map[string]report, kno
 	return reports, known
 }
 
+// reporting: the cluster has daemons that report.
+func (s *Service) reporting(c *model.Cluster) bool {
+	return s.Desc.Reports != nil && slices.ContainsFunc(s.daemons(c), func(d Daemon) bool { return d.Reports != "" })
+}
+
 // judgeReports says which daemons do not report.
 func (s *Service) judgeReports(c *model.Cluster, seen map[string]service.Observation) []health.Condition {
-	if s.Desc.Reports == nil {
+	if !s.reporting(c) {
 		return nil
 	}
 	reports, known := latest(seen)
@@ -147,7 +152,7 @@ func (s *Service) judgeReports(c *model.Cluster, seen map[string]service.Observa
 		return nil // that the database cannot be read is its own service's matter
 	}
 	var out []health.Condition
-	for _, d := range s.Desc.Daemons {
+	for _, d := range s.daemons(c) {
 		if d.Reports != "" {
 			out = append(out, s.judgeDaemon(c, d, reports)...)
 		}
@@ -163,8 +168,10 @@ func (d Daemon) reporters(c *model.Cluster) []reporter {
 		return []reporter{{host: d.ReportsAs}}
 	}
 	var out []reporter
-	for _, n := range c.With(d.Role) {
-		out = append(out, reporter{n.Name, n.Name})
+	for _, n := range c.Nodes {
+		if d.on(n) {
+			out = append(out, reporter{n.Name, n.Name})
+		}
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package openstack
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -12,6 +13,8 @@ import (
 
 // Configuration is what a service adds to what all have.
 type Configuration struct {
+	// Packages is the name under which the release lists the packages; empty: the service's.
+	Packages string
 	// Files are the configuration of a node; the node's units are restarted when one changes.
 	Files func(model.Node) ([]plan.File, error)
 	// After are more resources that the units of the controllers wait for, Needs more capabilities.
@@ -89,7 +92,7 @@ func (s *Service) node(c *model.Cluster, n model.Node, conf Configuration) ([]pl
 		return nil, err
 	}
 	packages := s.ID(n.Name, "packages", s.Desc.Service)
-	rs := []plan.Resource{{ID: packages, Packages: &plan.Packages{Names: c.Facts().PackagesOf(s.Desc.Service, n)}, Needs: []string{service.CapPackages}}}
+	rs := []plan.Resource{{ID: packages, Packages: &plan.Packages{Names: c.Facts().PackagesOf(cmp.Or(conf.Packages, s.Desc.Service), n)}, Needs: []string{service.CapPackages}}}
 	put := func(files []plan.File) (ids []plan.ID) {
 		for _, f := range files {
 			id := s.ID(n.Name, "file", f.Path)
@@ -98,20 +101,33 @@ func (s *Service) node(c *model.Cluster, n model.Node, conf Configuration) ([]pl
 		}
 		return ids
 	}
-	restart := append([]plan.ID{packages}, put(common)...)
+	all := put(common)
 	for _, p := range programs {
 		p.unit.Enabled, p.unit.Running = true, true
-		p.unit.RestartOn = append(slices.Clone(restart), put(p.files)...)
+		p.unit.RestartOn = append(append([]plan.ID{packages}, s.read(n, p.reads, all)...), put(p.files)...)
 		rs = append(rs, plan.Resource{ID: s.ID(n.Name, "unit", p.unit.Name), Unit: &p.unit, Needs: p.needs})
 	}
 	ownedBy(s.Desc.Service, n.Name, rs)
 	return rs, nil
 }
 
+// read are the IDs of the files that a program reads.
+func (s *Service) read(n model.Node, paths []string, all []plan.ID) []plan.ID {
+	if paths == nil {
+		return all
+	}
+	var out []plan.ID
+	for _, path := range paths {
+		out = append(out, s.ID(n.Name, "file", path))
+	}
+	return out
+}
+
 // program is a unit with the files that are its alone and the capabilities it needs.
 type program struct {
 	unit  plan.Unit
-	files []plan.File
+	files []plan.File // its alone
+	reads []string    // of the node's configuration; nil: all
 	needs []string
 }
 
@@ -128,19 +144,19 @@ func (s *Service) programs(c *model.Cluster, n model.Node, mount string) ([]prog
 			}
 			// Loading the application takes seconds of CPU, on all nodes at once after a power cut.
 			ready := &plan.Action{Name: ActionServes, Args: map[string]string{"unit": w.Unit}, Timeout: 2 * time.Minute}
-			out = append(out, program{unit: plan.Unit{Name: w.Unit, Member: member, Ready: ready}, files: files})
+			out = append(out, program{unit: plan.Unit{Name: w.Unit, Member: member, Ready: ready}, files: files, reads: w.Reads})
 		}
 	}
-	for _, d := range s.Desc.Daemons {
-		if !n.Has(d.Role) {
+	for _, d := range s.daemons(c) {
+		if !d.on(n) {
 			continue
 		}
 		f, err := d.File(c, n)
 		if err != nil {
 			return nil, err
 		}
-		p := program{unit: plan.Unit{Name: d.Unit}, files: []plan.File{f}}
-		if d.Role == model.RoleController {
+		p := program{unit: plan.Unit{Name: d.Unit}, files: []plan.File{f}, reads: d.Reads}
+		if n.Has(model.RoleController) && d.Role != model.RoleCompute {
 			p.unit.Member = member
 		}
 		if s.Desc.Messaging {

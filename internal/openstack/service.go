@@ -127,7 +127,7 @@ func (s *Service) BrokerUsers(*model.Cluster) []service.BrokerUser {
 }
 
 // Faults implements service.Faulty.
-func (s *Service) Faults() []service.Fault {
+func (s *Service) Faults(c *model.Cluster) []service.Fault {
 	var out []service.Fault
 	known := map[string]bool{}
 	add := func(unit string, r model.Role) {
@@ -143,7 +143,7 @@ func (s *Service) Faults() []service.Fault {
 	for _, w := range s.Desc.APIs {
 		add(w.Unit, model.RoleController)
 	}
-	for _, d := range s.Desc.Daemons {
+	for _, d := range s.daemons(c) {
 		add(d.Unit, d.Role)
 	}
 	return out

@@ -152,7 +152,7 @@ func TestListenersAndParts(t *testing.T) {
 // A drill hurts a unit where it is.
 func TestFaultsNameTheRole(t *testing.T) {
 	roles := map[string]model.Role{}
-	for _, f := range testService().Faults() {
+	for _, f := range testService().Faults(servicetest.Cluster()) {
 		roles[f.Name+" "+f.Unit] = f.Role
 	}
 	if len(roles) != 8 || roles["kill x-agent.service"] != model.RoleCompute || roles["freeze x-api.service"] != model.RoleController {

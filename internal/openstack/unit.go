@@ -31,6 +31,8 @@ type WSGI struct {
 	Streams bool
 	// Messaging: the application uses the broker.
 	Messaging bool
+	// Reads are the files of the node's configuration that it reads: it is restarted when one of them changes. nil: all.
+	Reads []string
 	// Env are more variables of its environment, NAME=VALUE.
 	Env []string
 	// Options are more lines of uWSGI's configuration, "start-time = %t".
@@ -64,7 +66,7 @@ func (w WSGI) atLeast() WSGI {
 
 // Daemon is a process of OpenStack that answers no HTTP: a scheduler, a conductor, an agent.
 type Daemon struct {
-	Role        model.Role // of the nodes it runs on
+	Role        model.Role // of the nodes it runs on; empty: all
 	Unit        string     // "nova-scheduler.service"
 	Description string
 	Manual      string   // page of the manual
@@ -72,6 +74,12 @@ type Daemon struct {
 	Command     []string // program and arguments
 	// Root: it becomes root by sudo, and mounts what other processes of the node use. No sandbox.
 	Root bool
+	// In says in which clusters it runs; nil: in all that run the service.
+	In func(*model.Cluster) bool
+	// Reads are the files of the node's configuration that it reads: it is restarted when one of them changes. nil: all.
+	Reads []string
+	// Leaves: the programs that it has started go on when it is stopped or restarted.
+	Leaves bool
 	// Reports is the name under which it reports to the table of Description.Reports; empty: it does not.
 	Reports string
 	// ReportsAs is the host that it reports, the same on whichever node it runs: one report for the cluster. Empty: the node's name.
@@ -84,6 +92,20 @@ type Daemon struct {
 	Exclusive bool
 	// Needs is a file without which a node does not stand by; empty: none.
 	Needs string
+}
+
+// on reports whether the daemon runs on the node.
+func (d Daemon) on(n model.Node) bool { return d.Role == "" || n.Has(d.Role) }
+
+// daemons are those that run in the cluster.
+func (s *Service) daemons(c *model.Cluster) []Daemon {
+	var out []Daemon
+	for _, d := range s.Desc.Daemons {
+		if d.In == nil || d.In(c) {
+			out = append(out, d)
+		}
+	}
+	return out
 }
 
 // command is the command line of the unit on a node.

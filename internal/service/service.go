@@ -171,8 +171,18 @@ type Fault struct {
 
 // Faulty is a Service that drills can hurt.
 type Faulty interface {
-	Faults() []Fault
+	Faults(c *model.Cluster) []Fault
 }
+
+// SwitchUser is a Service that programs the virtual switches of the nodes.
+type SwitchUser interface {
+	// SwitchIDs are what it reads in the database of a node's switch (external_ids). datapath is what the switch forwards
+	// with, a fact of the node. An empty value: the key must not be there.
+	SwitchIDs(c *model.Cluster, n model.Node, datapath string) map[string]string
+}
+
+// SwitchOf is the capability that the node's virtual switch forwards.
+func SwitchOf(n model.Node) string { return "switch of " + n.Name }
 
 // Capabilities that resources provide and need.
 const (

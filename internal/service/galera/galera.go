@@ -128,7 +128,7 @@ func (*Service) Listeners(*model.Cluster) []service.Listener {
 }
 
 // Faults are what drills may do to a member.
-func (*Service) Faults() []service.Fault {
+func (*Service) Faults(*model.Cluster) []service.Fault {
 	return []service.Fault{
 		{Name: "kill", Unit: unitName, Signal: int(syscall.SIGKILL)},
 		{Name: "freeze", Unit: unitName, Signal: int(syscall.SIGSTOP), Heal: int(syscall.SIGCONT)},

@@ -72,7 +72,7 @@ func (*Service) Secrets(*model.Cluster) []secret.Spec {
 }
 
 // Faults implements service.Faulty.
-func (*Service) Faults() []service.Fault {
+func (*Service) Faults(*model.Cluster) []service.Fault {
 	return []service.Fault{
 		{Name: "kill", Unit: Unit, Signal: 9, AtVIP: true},
 		{Name: "freeze", Unit: Unit, Signal: 19, Heal: 18, AtVIP: true},

@@ -75,7 +75,7 @@ func New(listeners func(*model.Cluster) []service.Listener) *Service {
 func (*Service) Name() string { return Name }
 
 // Faults implements service.Faulty.
-func (*Service) Faults() []service.Fault {
+func (*Service) Faults(*model.Cluster) []service.Fault {
 	return []service.Fault{
 		{Name: "kill", Unit: Unit, Signal: 9, AtVIP: true},
 		{Name: "freeze", Unit: Unit, Signal: 19, Heal: 18, AtVIP: true},

@@ -114,7 +114,7 @@ func (*Service) Databases(*model.Cluster) []service.Database {
 }
 
 // Faults implements service.Faulty.
-func (*Service) Faults() []service.Fault { return openstack.Faults(Unit) }
+func (*Service) Faults(*model.Cluster) []service.Fault { return openstack.Faults(Unit) }
 
 // Resources implements service.Service.
 func (*Service) Resources(c *model.Cluster, s secret.Source) ([]plan.Resource, error) {

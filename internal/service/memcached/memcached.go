@@ -99,7 +99,7 @@ func (s *Service) Actions() map[string]service.Action {
 }
 
 // Faults are what drills may do to it.
-func (*Service) Faults() []service.Fault {
+func (*Service) Faults(*model.Cluster) []service.Fault {
 	return []service.Fault{
 		{Name: "kill", Unit: unitName, Signal: int(syscall.SIGKILL)},
 		{Name: "freeze", Unit: unitName, Signal: int(syscall.SIGSTOP), Heal: int(syscall.SIGCONT)},

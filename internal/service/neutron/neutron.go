@@ -1,9 +1,9 @@
-// Package neutron is all that nines knows of OpenStack's Neutron on OVN: the API, two kinds of workers, and
-// the agent that answers instances' questions for metadata on computes. What moves packets is package ovn's.
+// Package neutron is all that nines knows of OpenStack's Neutron: the API, its workers, and what its backend needs. With
+// OVN that is an agent on computes that answers instances' questions for metadata; what moves packets is package ovn's. Without it
+// agents (agents.go) program the switches and keep routers, DHCP and metadata on the controllers.
 //
-// Invariants: the API starts when its schema is in place and OVN's databases are whole; the
-// password of the database is on controllers alone. The second backend (agents over Open vSwitch) would be another
-// set of daemons and another ml2_conf.ini: nothing else here knows of OVN.
+// Invariants: the API starts when its schema is in place and, with OVN, its databases are whole; the
+// password of the database is on controllers alone. A backend is a set of daemons and an ml2_conf.ini: the rest is the same.
 package neutron
 
 import (
@@ -20,9 +20,10 @@ import (
 const Name = "neutron"
 
 const (
-	confPath     = "/etc/neutron/neutron.conf"
-	ml2Path      = "/etc/neutron/plugins/ml2/ml2_conf.ini"
-	metadataPath = "/etc/neutron/neutron_ovn_metadata_agent.ini"
+	confPath = "/etc/neutron/neutron.conf"
+	ml2Path  = "/etc/neutron/plugins/ml2/ml2_conf.ini"
+
+	ovnMetadataPath = "/etc/neutron/neutron_ovn_metadata_agent.ini"
 )
 
 // Services that Neutron works with where they run, and what it shares with them.
@@ -46,10 +47,15 @@ var templates = openstack.Templates(templateFiles)
 // Service is Neutron. Use New.
 type Service struct{ *openstack.Service }
 
+// controllerFiles are read by the API and its workers.
+var controllerFiles = []string{confPath, ml2Path}
+
+func withOVN(c *model.Cluster) bool { return !c.Neutron.Agents() }
+
 // New returns the service. It does no I/O.
 func New() *Service {
-	controller := func(name, description string) openstack.Daemon {
-		return openstack.Daemon{Role: model.RoleController, Unit: name + ".service", Description: description, Manual: name + "(1)", User: Name,
+	controller := func(in func(*model.Cluster) bool, name, description string) openstack.Daemon {
+		return openstack.Daemon{In: in, Role: model.RoleController, Unit: name + ".service", Description: description, Manual: name + "(1)", User: Name, Reads: controllerFiles,
 			Command: []string{"/usr/bin/" + name, "--config-file", confPath, "--config-file", ml2Path}}
 	}
 	return &Service{openstack.New(openstack.Description{
@@ -57,21 +63,24 @@ func New() *Service {
 		APIs: []openstack.WSGI{{
 			Name: "neutron-api", Unit: "neutron-api.service", Description: "OpenStack Neutron API", Manual: "neutron-server(1)",
 			User: Name, Home: "/var/lib/neutron", Script: "/usr/bin/neutron-api", Ini: "/etc/neutron/nines-uwsgi.ini",
-			Port: model.PortNeutron, Health: "/healthcheck", Processes: 2, Threads: 4, Messaging: true,
+			Port: model.PortNeutron, Health: "/healthcheck", Processes: 2, Threads: 4, Messaging: true, Reads: controllerFiles,
 			// Workers that share out OVN's events know by it which of them were started together.
 			Options: []string{"start-time = %t"},
 		}},
-		Daemons: []openstack.Daemon{
+		Daemons: append([]openstack.Daemon{
 			// Debian has no units for these two.
-			controller("neutron-periodic-workers", "OpenStack Neutron periodic workers"),
-			controller("neutron-ovn-maintenance-worker", "OpenStack Neutron OVN maintenance worker"),
-			{Role: model.RoleCompute, Unit: "neutron-ovn-metadata-agent.service", Description: "OpenStack Neutron OVN metadata agent",
+			controller(nil, "neutron-periodic-workers", "OpenStack Neutron periodic workers"),
+			controller(withOVN, "neutron-ovn-maintenance-worker", "OpenStack Neutron OVN maintenance worker"),
+			// The API under uWSGI answers no agents.
+			controller(withAgents, "neutron-rpc-server", "OpenStack Neutron RPC server"),
+			{In: withOVN, Role: model.RoleCompute, Unit: "neutron-ovn-metadata-agent.service", Description: "OpenStack Neutron OVN metadata agent",
 				Manual: "neutron-ovn-metadata-agent(1)",
 				// Makes network namespaces that others enter, and runs a proxy in each.
-				User: "root", Root: true, Uses: []string{"ovsdb-server.service", "ovs-vswitchd.service"},
-				Command: []string{"/usr/bin/neutron-ovn-metadata-agent", "--config-file", metadataPath}},
-		},
-		Type: "network", Messaging: true,
+				User: "root", Root: true, Uses: []string{unitSwitchDatabase, unitSwitch},
+				Command: []string{"/usr/bin/neutron-ovn-metadata-agent", "--config-file", ovnMetadataPath}},
+		}, agents()...),
+		Reports: &reports,
+		Type:    "network", Messaging: true,
 		Schemas: []openstack.Schema{{
 			Database: Name, Sections: map[string]string{"database": Name},
 			Scripts: "/usr/lib/python3/dist-packages/neutron/db/migration/alembic_migrations/versions",
@@ -97,11 +106,11 @@ type values struct {
 
 // Resources implements service.Service.
 func (s *Service) Resources(c *model.Cluster, secrets secret.Source) ([]plan.Resource, error) {
-	conf, err := s.Config(c, secrets)
+	common, err := s.Config(c, secrets)
 	if err != nil {
 		return nil, err
 	}
-	v := values{Config: conf, Neutron: c.Neutron, Domain: c.Name + ".internal.",
+	v := values{Config: common, Neutron: c.Neutron, Domain: c.Name + ".internal.",
 		North: remotes(c, model.PortOVNNorth), South: remotes(c, model.PortOVNSouth),
 		CA: model.PathCA, Cert: model.PathCert, Key: model.PathKey,
 		Nova: c.Runs(nova), Placement: c.Runs(placement),
@@ -111,26 +120,51 @@ func (s *Service) Resources(c *model.Cluster, secrets secret.Source) ([]plan.Res
 			return nil, err
 		}
 	}
-	rendered := map[string][]byte{}
-	for path, name := range map[string]string{confPath: "neutron.conf.tmpl", ml2Path: "ml2_conf.ini.tmpl", metadataPath: "metadata_agent.ini.tmpl"} {
-		if rendered[path], err = openstack.Render(templates, name, v); err != nil {
-			return nil, err
-		}
+	conf := openstack.Configuration{Files: func(n model.Node) ([]plan.File, error) { return s.files(v, n) }}
+	if c.Neutron.Agents() {
+		conf.Packages = agentsPackages
+	} else {
+		conf.Needs = []string{service.CapOverlay}
 	}
-	out, err := s.Service.Resources(c, openstack.Configuration{Needs: []string{service.CapOverlay}, Files: func(n model.Node) ([]plan.File, error) {
-		var files []plan.File
-		if n.Has(model.RoleController) {
-			files = append(files, s.ConfigFile(confPath, rendered[confPath]), s.ConfigFile(ml2Path, rendered[ml2Path]))
-		}
-		if n.Has(model.RoleCompute) {
-			files = append(files, s.ConfigFile(metadataPath, rendered[metadataPath]))
-		}
-		return files, nil
-	}})
+	out, err := s.Service.Resources(c, conf)
 	if err != nil {
 		return nil, err
 	}
+	if c.Neutron.Agents() {
+		s.orderAgents(c, out)
+		return out, nil
+	}
 	return append(out, s.idle(c)...), nil
+}
+
+// files are those of a node.
+func (s *Service) files(v values, n model.Node) ([]plan.File, error) {
+	var wanted [][2]string
+	switch {
+	case n.Has(model.RoleController) && v.Neutron.Agents():
+		wanted = [][2]string{{confPath, "neutron.conf.tmpl"}, {ml2Path, "ml2_agents.ini.tmpl"}}
+	case n.Has(model.RoleController):
+		wanted = [][2]string{{confPath, "neutron.conf.tmpl"}, {ml2Path, "ml2_conf.ini.tmpl"}}
+	}
+	if n.Has(model.RoleCompute) && !v.Neutron.Agents() {
+		wanted = append(wanted, [2]string{ovnMetadataPath, "ovn_metadata_agent.ini.tmpl"})
+	}
+	var out []plan.File
+	for _, w := range wanted {
+		content, err := openstack.Render(templates, w[1], v)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, s.ConfigFile(w[0], content))
+	}
+	if v.Neutron.Agents() {
+		agents, err := s.agentFiles(v, n)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, agents...)
+	}
+	return out, nil
 }
 
 // idle keeps units of packages from running where others start their programs.

@@ -135,8 +135,8 @@ func (s *Service) Secrets(c *model.Cluster) []secret.Spec {
 }
 
 // Faults implements service.Faulty.
-func (s *Service) Faults() []service.Fault {
-	out := s.Service.Faults()
+func (s *Service) Faults(c *model.Cluster) []service.Fault {
+	out := s.Service.Faults(c)
 	for _, f := range openstack.Faults(unitLibvirt) {
 		f.Role = model.RoleCompute
 		out = append(out, f)

@@ -13,6 +13,7 @@ import (
 
 	"nines/internal/host"
 	"nines/internal/model"
+	"nines/internal/ovsdb"
 	"nines/internal/service"
 )
 
@@ -199,7 +200,7 @@ func (s *Service) expel(ctx context.Context, env service.Env, args map[string]st
 	}
 	for _, p := range stale(m) {
 		env.Log.Warn("removing a member that has joined anew as another", "database", d.name, "member", p.id, "address", p.address)
-		if _, err := text(ctx, s.rpc, d.ctl, "cluster/kick", d.name, p.id); err != nil {
+		if _, err := ovsdb.Text(ctx, s.rpc, d.ctl, "cluster/kick", d.name, p.id); err != nil {
 			return fmt.Errorf("remove the member %s of %s: %w", p.id, d.name, err)
 		}
 	}

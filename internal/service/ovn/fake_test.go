@@ -1,55 +1,23 @@
 package ovn
 
 import (
-	"context"
-	"encoding/json"
-	"fmt"
 	"io"
 	"log/slog"
-	"strings"
-	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
 
 	"nines/internal/host/hosttest"
+	"nines/internal/ovsdb/ovsdbtest"
 	"nines/internal/service"
 	"nines/internal/service/servicetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// daemons answer at sockets in place of the real ones: "SOCKET METHOD FIRST-PARAMETER" is a key; for
-// a database the parameter is the table.
-type daemons map[string]string
+type daemons = ovsdbtest.Daemons
 
-func (d daemons) call(_ context.Context, socket, method string, params ...any) (json.RawMessage, error) {
-	key := strings.TrimSpace(socket + " " + method)
-	if len(params) > 0 {
-		what := params[0]
-		if op, ok := params[len(params)-1].(map[string]any); ok {
-			what = op["table"]
-		}
-		key += fmt.Sprint(" ", what)
-	}
-	answer, ok := d[key]
-	if !ok {
-		return nil, fmt.Errorf("%s %w: %w", socket, errSilent, syscall.ECONNREFUSED)
-	}
-	return json.RawMessage(answer), nil
-}
-
-// quoted is a text as a control answers it.
-func quoted(text string) string {
-	b, err := json.Marshal(text)
-	if err != nil {
-		panic(err) // a text: cannot happen
-	}
-	return string(b)
-}
-
-// table is the answer of a database to a select.
-func table(rows string) string { return `[{"rows":[` + rows + `]}]` }
+var quoted, table = ovsdbtest.Quoted, ovsdbtest.Table
 
 func env(node string) (service.Env, *hosttest.Host) {
 	h, c := hosttest.New(), servicetest.Cluster()

@@ -2,7 +2,6 @@ package ovn
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,6 +9,7 @@ import (
 
 	"nines/internal/health"
 	"nines/internal/model"
+	"nines/internal/ovsdb"
 	"nines/internal/service"
 )
 
@@ -47,11 +47,11 @@ type view struct {
 	silent  [2]error
 	northd  string
 	idle    error
-	known   []row // chassis in the southbound database
-	dead    error // the daemon that forwards
+	known   []ovsdb.Row // chassis in the southbound database
+	dead    error       // the daemon that forwards
 	status  string
 	deaf    error // ovn-controller
-	tunnels []row
+	tunnels []ovsdb.Row
 	mute    error // the switch's database
 }
 
@@ -63,12 +63,12 @@ func (s *Service) look(ctx context.Context, env service.Env) view {
 			wg.Go(func() { v.members[i], v.silent[i] = s.status(ctx, d) })
 		}
 		wg.Go(func() { v.northd, v.idle = s.northd(ctx, env) })
-		wg.Go(func() { v.known, _ = rows(ctx, s.rpc, south.socket, south.name, "Chassis", []string{"name"}) }) // its status says why not
+		wg.Go(func() { v.known, _ = ovsdb.Rows(ctx, s.rpc, south.socket, south.name, "Chassis", []string{"name"}) }) // its status says why not
 	}
-	wg.Go(func() { _, v.dead = s.control(ctx, env, pidSwitch, "version") })
-	wg.Go(func() { v.status, v.deaf = s.control(ctx, env, pidController, "connection-status") })
+	wg.Go(func() { _, v.dead = ovsdb.Control(ctx, s.rpc, env.Host, ovsdb.SwitchPID, "version") })
+	wg.Go(func() { v.status, v.deaf = ovsdb.Control(ctx, s.rpc, env.Host, pidController, "connection-status") })
 	wg.Go(func() {
-		v.tunnels, v.mute = rows(ctx, s.rpc, switchSocket, switchSchema, "Interface", []string{"options", "bfd_status"}, []any{"type", "==", "geneve"})
+		v.tunnels, v.mute = ovsdb.Rows(ctx, s.rpc, ovsdb.SwitchSocket, ovsdb.SwitchSchema, "Interface", []string{"options", "bfd_status"}, []any{"type", "==", "geneve"})
 	})
 	wg.Wait()
 	return v
@@ -80,7 +80,7 @@ func (v view) central(o *service.Observation) []string {
 	for i, d := range databases {
 		if err := v.silent[i]; err != nil {
 			o.Serving = false
-			words = append(words, d.short+" "+word(err))
+			words = append(words, d.short+" "+ovsdb.Word(err))
 			continue
 		}
 		m := v.members[i]
@@ -98,48 +98,50 @@ func (v view) central(o *service.Observation) []string {
 	}
 	if v.idle != nil {
 		o.Conditions = append(o.Conditions, health.Condition{Code: "ovn-northd-down", Severity: health.Warning,
-			Text: "northd " + word(v.idle), Hint: hint(UnitNorthd)})
-		words = append(words, "northd "+word(v.idle))
+			Text: "northd " + ovsdb.Word(v.idle), Hint: hint(UnitNorthd)})
+		words = append(words, "northd "+ovsdb.Word(v.idle))
 	} else {
 		o.Facts[FactNorthd] = v.northd
 		words = append(words, "northd "+v.northd)
 	}
 	var names []string
 	for _, r := range v.known {
-		names = append(names, r.text("name"))
+		names = append(names, r.Text("name"))
 	}
 	o.Facts[FactChassis] = joined(names)
 	return words
 }
 
-// chassis adds what concerns the node's switch.
+// chassis adds what concerns the node's part of the tunnels. Of the switch itself its own service speaks.
 func (v view) chassis(o *service.Observation, n model.Node) []string {
-	var problem health.Condition
+	problem := ""
 	switch {
 	case v.dead != nil:
-		problem = health.Condition{Code: "ovn-switch-down", Text: "the switch " + word(v.dead), Hint: hint(UnitSwitch)}
+		o.Serving = false
+		return []string{"the switch " + ovsdb.Word(v.dead)}
 	case v.mute != nil:
-		problem = health.Condition{Code: "ovn-switch-down", Text: "the switch's database " + word(v.mute), Hint: hint(UnitSwitchDB)}
+		o.Serving = false
+		return []string{"the switch's database " + ovsdb.Word(v.mute)}
 	case v.deaf != nil:
-		problem = health.Condition{Code: "ovn-controller-down", Text: "ovn-controller " + word(v.deaf), Hint: hint(UnitController)}
+		problem = "ovn-controller " + ovsdb.Word(v.deaf)
 	case v.status != "connected":
-		problem = health.Condition{Code: "ovn-controller-down", Text: "ovn-controller's connection to the southbound database is " + v.status, Hint: hint(UnitController)}
+		problem = "ovn-controller's connection to the southbound database is " + v.status
 	default:
 		var silent []string
 		for _, r := range v.tunnels {
-			if state := r.pairs("bfd_status")["state"]; state == "down" || state == "init" {
-				silent = append(silent, r.pairs("options")["remote_ip"])
+			if state := r.Pairs("bfd_status")["state"]; state == "down" || state == "init" {
+				silent = append(silent, r.Pairs("options")["remote_ip"])
 			}
 		}
 		o.Facts[FactSilent] = joined(silent)
 		return []string{fmt.Sprintf("switch connected, %d tunnels", len(v.tunnels))}
 	}
-	problem.Severity = health.Warning
+	severity := health.Warning
 	if n.Has(model.RoleCompute) {
-		problem.Severity = health.Critical // its instances have nobody else
+		severity = health.Critical // its instances have nobody else
 	}
-	o.Serving, o.Conditions = false, append(o.Conditions, problem)
-	return []string{problem.Text}
+	o.Serving, o.Conditions = false, append(o.Conditions, health.Condition{Code: "ovn-controller-down", Severity: severity, Text: problem, Hint: hint(UnitController)})
+	return []string{problem}
 }
 
 func joined(words []string) string {
@@ -149,17 +151,6 @@ func joined(words []string) string {
 
 func hint(unit string) string {
 	return "journalctl -u " + unit + " on the node; 'nines apply' starts what is stopped"
-}
-
-// word says why something did not answer.
-func word(err error) string {
-	switch {
-	case absent(err):
-		return "does not run"
-	case errors.Is(err, errSilent):
-		return "does not answer"
-	}
-	return oneLine(err)
 }
 
 // Judge implements service.ClusterJudge.
@@ -237,7 +228,7 @@ func judgeChassis(c *model.Cluster, seen map[string]service.Observation) []healt
 	ends := map[string]string{} // tunnel address -> a node that does well by itself
 	for _, n := range c.Nodes {
 		if seen[n.Name].Serving {
-			ends[tunnelAddress(n)] = n.Name
+			ends[n.TunnelAddress().String()] = n.Name
 		}
 	}
 	for _, n := range c.Nodes {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"nines/internal/host"
+	"nines/internal/ovsdb"
 	"nines/internal/service"
 )
 
@@ -29,14 +30,14 @@ func (s *Service) optionsSet(ctx context.Context, env service.Env, _ map[string]
 			return false, why, err
 		}
 	}
-	found, err := rows(ctx, s.rpc, north.socket, north.name, "NB_Global", []string{"options"})
+	found, err := ovsdb.Rows(ctx, s.rpc, north.socket, north.name, "NB_Global", []string{"options"})
 	if err != nil {
 		return false, oneLine(err), nil
 	}
 	if len(found) == 0 {
 		return false, "the northbound database is empty", nil
 	}
-	have := found[0].pairs("options")
+	have := found[0].Pairs("options")
 	for _, key := range sorted(options) {
 		if have[key] != options[key] {
 			return false, fmt.Sprintf("%s is %q, not %q", key, have[key], options[key]), nil
@@ -57,7 +58,7 @@ func (s *Service) outdated(ctx context.Context, env service.Env, d database) (st
 	if err := json.Unmarshal(f.Content, &want); err != nil {
 		return "", fmt.Errorf("%s: %w", d.schema, err)
 	}
-	raw, err := s.rpc.call(ctx, d.socket, "get_schema", d.name)
+	raw, err := s.rpc.Call(ctx, d.socket, "get_schema", d.name)
 	if err != nil {
 		return oneLine(err), nil
 	}

@@ -1,13 +1,10 @@
-// Package ovn is all that nines knows of Open vSwitch and OVN: the northbound and
+// Package ovn is all that nines knows of OVN: the northbound and
 // southbound databases, each a RAFT cluster over TLS on the controllers, northd beside them (one works,
-// the others wait), and on every node a virtual switch with ovn-controller. Controllers
+// the others wait), and on every node ovn-controller, which programs the node's virtual switch. Controllers
 // are gateways to the site's networks; they watch each other with BFD.
 //
 // Invariants: a database is founded once, by the first controller, and only when every other controller is
-// known to hold none; all others join. What the switch forwards with (the kernel, or userspace where
-// the kernel has no module for it) is decided on the node, from what it has. An interface that carries another
-// address than the tunnel's is never put into a switch: the node would be cut off. The package must never
-// remove a database.
+// known to hold none; all others join. The package must never remove a database.
 package ovn
 
 import (
@@ -18,6 +15,7 @@ import (
 	"time"
 
 	"nines/internal/model"
+	"nines/internal/ovsdb"
 	"nines/internal/service"
 )
 
@@ -26,8 +24,6 @@ const Name = "ovn"
 
 // Units of the service.
 const (
-	UnitSwitchDB   = "ovsdb-server.service"
-	UnitSwitch     = "ovs-vswitchd.service"
 	UnitController = "ovn-controller.service"
 	UnitNorth      = "ovn-ovsdb-server-nb.service"
 	UnitSouth      = "ovn-ovsdb-server-sb.service"
@@ -41,8 +37,6 @@ const (
 	actionServes   = "database-serves"
 	actionSingle   = "one-member-an-address"
 	actionOptions  = "ovn-options"
-	actionSwitch   = "switch-settings"
-	actionForwards = "switch-forwards"
 	actionConnects = "chassis-connected"
 	actionFilled   = "southbound-filled"
 )
@@ -68,7 +62,6 @@ type database struct {
 const (
 	stateDir = "/var/lib/ovn"
 	ovnRun   = "/run/ovn"
-	ovsRun   = "/run/openvswitch"
 )
 
 var (
@@ -113,13 +106,13 @@ func Remotes(c *model.Cluster, port int) string {
 
 // Service implements service.Service for OVN.
 type Service struct {
-	rpc caller
+	rpc ovsdb.Caller
 	// dial looks whether anybody listens at an address.
 	dial func(address string) error
 }
 
 // New makes the service. It does no I/O.
-func New() *Service { return &Service{rpc: unixCaller{}, dial: dialTCP} }
+func New() *Service { return &Service{rpc: ovsdb.Sockets{}, dial: dialTCP} }
 
 // Name implements service.Service.
 func (*Service) Name() string { return Name }
@@ -128,12 +121,34 @@ func (*Service) Name() string { return Name }
 func (*Service) Interval() time.Duration { return 2 * time.Second }
 
 // Faults implements service.Faulty.
-func (*Service) Faults() []service.Fault {
+func (*Service) Faults(*model.Cluster) []service.Fault {
 	const sigkill, sigstop, sigcont = 9, 19, 18
 	var out []service.Fault
-	for _, unit := range []string{UnitNorth, UnitSouth, UnitNorthd, UnitSwitchDB, UnitSwitch, UnitController} {
+	for _, unit := range []string{UnitNorth, UnitSouth, UnitNorthd, UnitController} {
 		out = append(out, service.Fault{Name: "kill", Unit: unit, Role: model.RoleController, Signal: sigkill},
 			service.Fault{Name: "freeze", Unit: unit, Role: model.RoleController, Signal: sigstop, Heal: sigcont})
+	}
+	return out
+}
+
+// SwitchIDs implements service.SwitchUser: what ovn-controller reads of the node's switch.
+func (*Service) SwitchIDs(c *model.Cluster, n model.Node, datapath string) map[string]string {
+	out := map[string]string{
+		"ovn-remote":     Remotes(c, model.PortOVNSouth),
+		"ovn-encap-type": "geneve", "ovn-encap-ip": n.TunnelAddress().String(),
+		"ovn-bridge": model.BridgeInt, "ovn-bridge-datapath-type": datapath,
+		// Every node knows everything: a little memory instead of a new question for each change of what is where.
+		"ovn-monitor-all": "true",
+		// A node whose database server lost power looks for another after two of these. The least there is:
+		// until then a gateway could not take over. The default is 5 s.
+		"ovn-remote-probe-interval": "1000",
+		"ovn-bridge-mappings":       "", "ovn-cms-options": "",
+	}
+	if c.Neutron.ProviderInterface != "" {
+		out["ovn-bridge-mappings"] = c.Neutron.PhysicalNetwork + ":" + model.BridgeProvider
+		if n.Has(model.RoleController) {
+			out["ovn-cms-options"] = "enable-chassis-as-gw"
+		}
 	}
 	return out
 }
@@ -146,8 +161,6 @@ func (s *Service) Actions() map[string]service.Action {
 		actionServes:   {Check: s.serves},
 		actionSingle:   {Check: s.single, Run: s.expel},
 		actionOptions:  {Check: s.optionsSet, Run: s.setOptions},
-		actionSwitch:   {Check: s.switchSet, Run: s.setSwitch},
-		actionForwards: {Check: s.forwards},
 		actionConnects: {Check: s.connected},
 		actionFilled:   {Check: s.filled},
 

@@ -1,11 +1,14 @@
 package ovn
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
 	"nines/internal/host"
+	"nines/internal/model"
+	"nines/internal/ovsdb"
 	"nines/internal/plan"
 	"nines/internal/secret"
 	"nines/internal/service"
@@ -121,9 +124,9 @@ func TestObserve(t *testing.T) {
 			south.ctl + " cluster/status OVN_Southbound":       quoted(status("follower", "5c2c")),
 			ovnRun + "/ovn-northd.7.ctl status":                quoted("Status: standby\n"),
 			south.socket + " transact Chassis":                 table(`{"name":"ctl2"},{"name":"ctl1"}`),
-			ovsRun + "/ovs-vswitchd.7.ctl version":             quoted("ovs-vswitchd (Open vSwitch) 3.5.0"),
+			"/run/openvswitch/ovs-vswitchd.7.ctl version":      quoted("ovs-vswitchd (Open vSwitch) 3.5.0"),
 			ovnRun + "/ovn-controller.7.ctl connection-status": quoted("connected\n"),
-			switchSocket + " transact Interface": table(`{"options":["map",[["remote_ip","198.18.0.12"]]],"bfd_status":["map",[["state","up"]]]},
+			ovsdb.SwitchSocket + " transact Interface": table(`{"options":["map",[["remote_ip","198.18.0.12"]]],"bfd_status":["map",[["state","up"]]]},
 				{"options":["map",[["remote_ip","198.18.0.13"]]],"bfd_status":["map",[["state","down"]]]},
 				{"options":["map",[["remote_ip","198.18.0.21"]]],"bfd_status":["map",[]]}`),
 		}
@@ -138,13 +141,13 @@ func TestObserve(t *testing.T) {
 		"compute":                {"cmp1", "none", true, ""},
 		"member does not run":    {"ctl1", north.ctl, false, ""},
 		"northd does not run":    {"ctl1", ovnRun + "/ovn-northd", true, "ovn-northd-down warning"},
-		"switch does not run":    {"ctl1", ovsRun + "/ovs-vswitchd", false, "ovn-switch-down warning"},
-		"switch of a compute":    {"cmp1", ovsRun + "/ovs-vswitchd", false, "ovn-switch-down critical"},
-		"switch without its own": {"cmp1", switchSocket, false, "ovn-switch-down critical"},
+		"switch does not run":    {"ctl1", "/run/openvswitch/ovs-vswitchd", false, ""},
+		"switch of a compute":    {"cmp1", "/run/openvswitch/ovs-vswitchd", false, ""},
+		"switch without its own": {"cmp1", ovsdb.SwitchSocket, false, ""},
 		"controller is away":     {"cmp1", ovnRun + "/ovn-controller", false, "ovn-controller-down critical"},
 	} {
 		e, h := env(tc.node)
-		for _, path := range []string{pidSwitch, pidController, pidNorthd} {
+		for _, path := range []string{ovsdb.SwitchPID, pidController, pidNorthd} {
 			h.PutFile(host.File{Path: path, Mode: 0o644, Owner: "root", Group: "root", Content: []byte("7\n")})
 		}
 		d := good()
@@ -164,6 +167,30 @@ func TestObserve(t *testing.T) {
 		if name == "controller" && (o.Facts[FactSilent] != "198.18.0.13" || o.Facts[FactNorthd] != "standby" || o.Facts["nb_cluster"] != clusterID ||
 			o.Facts[FactChassis] != "ctl1,ctl2" || o.Facts["sb_role"] != "follower") {
 			t.Errorf("%v", o.Facts)
+		}
+	}
+}
+
+func TestSwitchIDs(t *testing.T) {
+	c := servicetest.Cluster()
+	ctl, _ := c.Node("ctl1")
+	cmp, _ := c.Node("cmp1")
+	ctl.Addresses = map[model.NetworkName]netip.Addr{model.Management: ctl.Address()}
+	a, b := New().SwitchIDs(c, ctl, "netdev"), New().SwitchIDs(c, cmp, "system")
+	if a["ovn-cms-options"] != "enable-chassis-as-gw" || b["ovn-cms-options"] != "" {
+		t.Error("controllers alone are gateways")
+	}
+	if a["ovn-encap-ip"] != "198.18.0.11" || b["ovn-encap-ip"] != "198.18.2.21" {
+		t.Errorf("tunnels end at %s and %s", a["ovn-encap-ip"], b["ovn-encap-ip"])
+	}
+	if a["ovn-bridge-datapath-type"] != "netdev" || b["ovn-bridge-mappings"] != "external:br-ex" {
+		t.Errorf("%v\n%v", a, b)
+	}
+	c.Neutron.ProviderInterface = ""
+	out := New().SwitchIDs(c, ctl, "netdev")
+	for _, key := range []string{"ovn-bridge-mappings", "ovn-cms-options"} {
+		if value, ok := out[key]; value != "" || !ok {
+			t.Errorf("without a way out: %s is %q, %t", key, value, ok)
 		}
 	}
 }

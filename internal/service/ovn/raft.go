@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"nines/internal/ovsdb"
 )
 
 // member is what a database's server says of its RAFT cluster ("cluster/status").
@@ -96,7 +98,7 @@ func parsePeer(fields []string) peer {
 
 // status asks the node's server of a database.
 func (s *Service) status(ctx context.Context, d database) (member, error) {
-	answer, err := text(ctx, s.rpc, d.ctl, "cluster/status", d.name)
+	answer, err := ovsdb.Text(ctx, s.rpc, d.ctl, "cluster/status", d.name)
 	if err != nil {
 		return member{}, err
 	}

@@ -13,11 +13,7 @@ import (
 	"nines/internal/service"
 )
 
-const (
-	unitDir    = "/etc/systemd/system/"
-	linksPath  = "/usr/local/sbin/nines-switch-links"
-	systemPath = "/etc/openvswitch/system-id.conf"
-)
+const unitDir = "/etc/systemd/system/"
 
 // Resources implements service.Service.
 func (s *Service) Resources(c *model.Cluster, _ secret.Source) ([]plan.Resource, error) {
@@ -69,22 +65,14 @@ func (b *builder) packages() {
 	b.add("packages", Name, plan.Resource{Packages: &plan.Packages{Names: b.c.Facts().PackagesOf(Name, b.n)}, Needs: []string{service.CapPackages}})
 }
 
-// file puts a rendered template, or text where there is no template.
-func (b *builder) file(path string, mode int, name string, values any) plan.ID {
+// unitFile puts a unit's file.
+func (b *builder) unitFile(unit, name string, values any) plan.ID {
 	var content bytes.Buffer
 	if err := templates.ExecuteTemplate(&content, name, values); err != nil && b.err == nil {
 		b.err = err
 	}
-	return b.raw(path, mode, content.Bytes())
-}
-
-func (b *builder) raw(path string, mode int, content []byte) plan.ID {
-	f := plan.File{Path: path, Owner: "root", Group: "root", Content: content}
-	f.Mode = 0o644
-	if mode != 0 {
-		f.Mode = 0o755
-	}
-	return b.add("file", path, plan.Resource{File: &f, After: []plan.ID{id(b.n.Name, "packages", Name)}})
+	f := plan.File{Path: unitDir + unit, Mode: 0o644, Owner: "root", Group: "root", Content: content.Bytes()}
+	return b.add("file", f.Path, plan.Resource{File: &f, After: []plan.ID{id(b.n.Name, "packages", Name)}})
 }
 
 // tls is what every daemon with connections to other nodes is told.
@@ -93,36 +81,26 @@ type tls struct{ CA, Cert, Key string }
 var nodeTLS = tls{model.PathCA, model.PathCert, model.PathKey}
 
 // unit adds a unit that is restarted when the packages or one of the files change.
-func (b *builder) unit(u plan.Unit, after []plan.ID, files ...plan.ID) plan.ID {
+func (b *builder) unit(u plan.Unit, after []plan.ID, needs []string, files ...plan.ID) plan.ID {
 	u.Enabled, u.Running = true, true
 	u.RestartOn = append([]plan.ID{id(b.n.Name, "packages", Name)}, files...)
 	if size := len(b.c.Controllers()); b.n.Has(model.RoleController) && size > 1 {
-		// All that runs on a controller is one member: one node is touched at a time, gateway and databases together.
+		// All that runs on a controller is one member: one node is touched at a time.
 		u.Member = &plan.Member{Quorum: Name, Size: size, Needed: min(model.Quorum(size), size-1)}
 		after = append(slices.Clone(after), service.CertificatesLoaded(Name, b.c.Controllers()))
 	}
-	return b.add("unit", u.Name, plan.Resource{Unit: &u, After: after, Needs: []string{service.CapBase}})
+	return b.add("unit", u.Name, plan.Resource{Unit: &u, After: after, Needs: append([]string{service.CapBase}, needs...)})
 }
 
-// chassis is the virtual switch with its controller, on every node.
+// chassis is what programs the node's switch.
 func (b *builder) chassis() {
-	address := prefixed(b.c, b.n)
-	links := b.file(linksPath, 0o755, "nines-switch-links.tmpl", map[string]string{
-		"Tunnel": tunnelInterface(b.c, b.n), "Bridge": bridgeTunnel, "Address": address, "Provider": b.c.Neutron.ProviderInterface})
-	identity := b.raw(systemPath, 0, []byte(b.n.Name+"\n"))
-	dbFile := b.file(unitDir+UnitSwitchDB, 0, "ovsdb-server.service.tmpl", nil)
-	swFile := b.file(unitDir+UnitSwitch, 0, "ovs-vswitchd.service.tmpl", nil)
-	ctlFile := b.file(unitDir+UnitController, 0, "ovn-controller.service.tmpl", nodeTLS)
-
-	db := b.unit(plan.Unit{Name: UnitSwitchDB}, nil, identity, dbFile)
-	settings := b.add("action", actionSwitch, plan.Resource{Action: &plan.Action{Name: actionSwitch}, After: []plan.ID{db, links, swFile}})
-	sw := b.unit(plan.Unit{Name: UnitSwitch, Ready: &plan.Action{Name: actionForwards, Timeout: time.Minute}}, []plan.ID{settings}, links, swFile)
-	after := []plan.ID{sw}
+	f := b.unitFile(UnitController, "ovn-controller.service.tmpl", nodeTLS)
+	var after []plan.ID
 	// It ends in a segmentation fault where the southbound database is empty still (OVN 25.03): northd fills it.
 	for _, n := range b.c.Controllers() {
 		after = append(after, id(n.Name, "unit", UnitNorthd))
 	}
-	b.unit(plan.Unit{Name: UnitController, Ready: &plan.Action{Name: actionConnects, Timeout: time.Minute}}, after, ctlFile)
+	b.unit(plan.Unit{Name: UnitController, Ready: &plan.Action{Name: actionConnects, Timeout: time.Minute}}, after, []string{service.SwitchOf(b.n)}, f)
 }
 
 // central is what runs on controllers: the databases, one member of each founded or joined after the other, and northd.
@@ -133,18 +111,18 @@ func (b *builder) central() {
 	for _, d := range databases {
 		units = append(units, b.member(d, controllers, at))
 	}
-	f := b.file(unitDir+UnitNorthd, 0, "ovn-northd.service.tmpl", struct {
+	f := b.unitFile(UnitNorthd, "ovn-northd.service.tmpl", struct {
 		tls
 		North, South string
 	}{nodeTLS, Remotes(b.c, north.port), Remotes(b.c, south.port)})
-	b.unit(plan.Unit{Name: UnitNorthd, Ready: &plan.Action{Name: actionFilled, Timeout: time.Minute}}, units, f)
+	b.unit(plan.Unit{Name: UnitNorthd, Ready: &plan.Action{Name: actionFilled, Timeout: time.Minute}}, units, nil, f)
 }
 
 // member is one database on a controller. The first founds, when the others are known to hold none; each
 // of the others joins when the one before it serves.
 func (b *builder) member(d database, controllers []model.Node, at int) plan.ID {
 	args := map[string]string{"database": d.short}
-	file := b.file(unitDir+d.unit, 0, "database.service.tmpl", struct {
+	file := b.unitFile(d.unit, "database.service.tmpl", struct {
 		tls
 		Name, File, Socket, Control, PID, Address string
 		Port                                      int
@@ -162,7 +140,7 @@ func (b *builder) member(d database, controllers []model.Node, at int) plan.ID {
 	}
 	made := b.add("action", actionDatabase+"-"+d.short, create)
 	ready := &plan.Action{Name: actionServes, Args: args, Timeout: 2 * time.Minute}
-	unit := b.unit(plan.Unit{Name: d.unit, Ready: ready}, []plan.ID{made}, file)
+	unit := b.unit(plan.Unit{Name: d.unit, Ready: ready}, []plan.ID{made}, nil, file)
 	b.add("action", actionSingle+"-"+d.short, plan.Resource{Action: &plan.Action{Name: actionSingle, Args: args}, After: []plan.ID{unit}})
 	return unit
 }

@@ -89,7 +89,7 @@ func (*Service) Listeners(*model.Cluster) []service.Listener {
 }
 
 // Faults implements service.Faulty.
-func (*Service) Faults() []service.Fault {
+func (*Service) Faults(*model.Cluster) []service.Fault {
 	return []service.Fault{
 		{Name: "kill", Unit: Unit, Signal: 9},
 		{Name: "freeze", Unit: Unit, Signal: 19, Heal: 18},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,18 +59,18 @@ func Conform(t *testing.T, svc service.Service, c *model.Cluster, s secret.Map) 
 	if err != nil || len(redacted) != len(rs) {
 		t.Errorf("%s cannot be reviewed without its secrets: %d of %d resources, %v", svc.Name(), len(redacted), len(rs), err)
 	}
-	graph(t, rs)
+	graph(t, c, rs)
 	for _, r := range rs {
 		resource(t, svc, c, r)
 		protected(t, r, s)
 	}
-	units(t, svc, rs)
+	units(t, svc, c, rs)
 	secrets(t, svc, c)
 }
 
 // graph: unique IDs, After, RestartOn and ReloadOn name what exists, no cycle; what other
 // services provide is taken for granted.
-func graph(t *testing.T, rs []plan.Resource) {
+func graph(t *testing.T, c *model.Cluster, rs []plan.Resource) {
 	t.Helper()
 	outside := plan.Resource{ID: "outside/x/action:x", Node: "x", Action: &plan.Action{Name: "x"}}
 	provided := map[string]bool{}
@@ -78,7 +79,11 @@ func graph(t *testing.T, rs []plan.Resource) {
 			provided[p] = true
 		}
 	}
-	for _, p := range capabilities {
+	known := slices.Clone(capabilities)
+	for _, n := range c.Nodes {
+		known = append(known, service.SwitchOf(n))
+	}
+	for _, p := range known {
 		if !provided[p] {
 			outside.Provides = append(outside.Provides, p)
 		}
@@ -189,7 +194,7 @@ func actions(r plan.Resource) []*plan.Action {
 }
 
 // units: quorums are as large as they say and survive a restart, faults hit units that exist, observation has a rhythm.
-func units(t *testing.T, svc service.Service, rs []plan.Resource) {
+func units(t *testing.T, svc service.Service, c *model.Cluster, rs []plan.Resource) {
 	t.Helper()
 	members, names := map[plan.Member]map[string]bool{}, map[string]bool{} // a node's units are one member
 	for _, r := range rs {
@@ -210,7 +215,7 @@ func units(t *testing.T, svc service.Service, rs []plan.Resource) {
 		}
 	}
 	if f, ok := svc.(service.Faulty); ok {
-		for _, fault := range f.Faults() {
+		for _, fault := range f.Faults(c) {
 			if !names[fault.Unit] || fault.Name == "" || fault.Signal == 0 {
 				t.Errorf("the fault %+v hits no unit of %s", fault, svc.Name())
 			}

@@ -39,7 +39,7 @@ func Cluster() *model.Cluster {
 		VIP: model.VIP{Address: netip.MustParsePrefix("198.18.0.10/24"), Network: model.Management,
 			Engine: model.EngineKeepalived, Advert: 100 * ms, RouterID: 51},
 		NTP:      model.NTP{Upstreams: []string{"ntp1.example.org", "192.0.2.1"}, ControlClock: true},
-		Neutron:  model.Neutron{ProviderInterface: "provider0", PhysicalNetwork: "external", TunnelInterface: "tenant0"},
+		Neutron:  model.Neutron{Backend: model.BackendOVN, ProviderInterface: "provider0", PhysicalNetwork: "external", TunnelInterface: "tenant0"},
 		Images:   model.Images{Store: model.StoreDirectory, Directory: "/srv/images"},
 		Volumes:  model.Volumes{Store: model.VolumesDirectory, Directory: "/srv/volumes"},
 		Packages: model.Packages{Source: "http://198.18.0.1:8080", Suite: "trixie", KeyText: "-----BEGIN PGP PUBLIC KEY BLOCK-----\n"},

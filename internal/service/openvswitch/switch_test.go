@@ -1,24 +1,65 @@
-package ovn
+package openvswitch
 
 import (
 	"encoding/json"
-	"errors"
-	"net"
-	"net/netip"
-	"path/filepath"
+	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"nines/internal/host"
 	"nines/internal/host/hosttest"
 	"nines/internal/model"
+	"nines/internal/ovsdb"
+	"nines/internal/ovsdb/ovsdbtest"
+	"nines/internal/secret"
+	"nines/internal/service"
+	"nines/internal/service/servicetest"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestConforms(t *testing.T) {
+	servicetest.Conform(t, New(nil), servicetest.Cluster(), secret.Map{})
+}
+
+func TestGoldenFiles(t *testing.T) {
+	rs, err := New(nil).Resources(servicetest.Cluster(), secret.Map{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	servicetest.Golden(t, "testdata/controller", "ctl1", rs)
+	servicetest.Golden(t, "testdata/compute", "cmp1", rs)
+}
+
+func env(node string) (service.Env, *hosttest.Host) {
+	h, c := hosttest.New(), servicetest.Cluster()
+	n, _ := c.Node(node)
+	return service.Env{Host: h, Cluster: c, Node: n, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}, h
+}
+
+// with is the service with daemons in place of the real ones; controllers' switches are told more than computes'.
+func with(d ovsdbtest.Daemons) *Service {
+	s := New(func(_ *model.Cluster, n model.Node, datapath string) map[string]string {
+		out := map[string]string{"datapath": datapath, "gateway": ""}
+		if n.Has(model.RoleController) {
+			out["gateway"] = "yes"
+		}
+		return out
+	})
+	s.rpc = d
+	return s
+}
+
+func desired(e service.Env, path string) settings { return with(nil).desired(e, path) }
 
 // kernel scripts what the node's kernel has.
 func kernel(h *hosttest.Host, loaded, loadable bool) {
 	code := map[bool]int{true: 0, false: 1}
-	for _, m := range modules {
+	for _, m := range modules(servicetest.Cluster()) {
 		if loaded {
 			h.PutFile(host.File{Path: "/sys/module/" + m + "/initstate", Mode: 0o444, Owner: "root", Group: "root", Content: []byte("live\n")})
 		}
@@ -44,7 +85,7 @@ func TestDatapathIsAFactOfTheNode(t *testing.T) {
 }
 
 // switchAnswers is a switch that is as its node wants it.
-func switchAnswers(want settings) daemons {
+func switchAnswers(want settings) ovsdbtest.Daemons {
 	set := func(m map[string]string) string {
 		var out [][2]string
 		for k, v := range m {
@@ -73,12 +114,12 @@ func switchAnswers(want settings) daemons {
 	for _, m := range want.managers {
 		managers = append(managers, `{"target":"`+m+`"}`)
 	}
-	key := switchSocket + " transact "
-	return daemons{
-		key + "Open_vSwitch": table(`{"external_ids":` + set(want.external) + `,"other_config":` + set(want.other) + `}`),
-		key + "Manager":      table(strings.Join(managers, ",")),
-		key + "Port":         table(strings.Join(ports, ",")),
-		key + "Bridge":       table(strings.Join(bridges, ",")),
+	key := ovsdb.SwitchSocket + " transact "
+	return ovsdbtest.Daemons{
+		key + "Open_vSwitch": ovsdbtest.Table(`{"external_ids":` + set(want.external) + `,"other_config":` + set(want.other) + `}`),
+		key + "Manager":      ovsdbtest.Table(strings.Join(managers, ",")),
+		key + "Port":         ovsdbtest.Table(strings.Join(ports, ",")),
+		key + "Bridge":       ovsdbtest.Table(strings.Join(bridges, ",")),
 	}
 }
 
@@ -87,7 +128,7 @@ func TestSwitchAsWanted(t *testing.T) {
 		for path, has := range map[string]bool{datapathKernel: true, datapathUser: false} {
 			e, h := env(node)
 			kernel(h, has, false)
-			s := &Service{rpc: switchAnswers(desired(e, path))}
+			s := with(switchAnswers(desired(e, path)))
 			if done, why, err := s.switchSet(t.Context(), e, nil); !done || err != nil {
 				t.Errorf("%s, %s: %q, %v", node, path, why, err)
 			}
@@ -100,8 +141,8 @@ func TestSwitchDrift(t *testing.T) {
 	kernel(h, false, false)
 	for name, change := range map[string]func(*settings){
 		"another datapath":      func(s *settings) { s.datapath = datapathKernel },
-		"no gateway":            func(s *settings) { s.external["ovn-cms-options"] = "" },
-		"other databases":       func(s *settings) { s.external["ovn-remote"] = "tcp:192.0.2.1:6642" },
+		"no gateway":            func(s *settings) { s.external["gateway"] = "" },
+		"another name":          func(s *settings) { s.external["system-id"] = "other" },
 		"checksums left out":    func(s *settings) { s.other["userspace-tso-enable"] = "" },
 		"no tunnel bridge":      func(s *settings) { s.bridges = s.bridges[:2] },
 		"no way out":            func(s *settings) { s.bridges[1].port = "" },
@@ -109,12 +150,12 @@ func TestSwitchDrift(t *testing.T) {
 	} {
 		have := desired(e, datapathUser)
 		change(&have)
-		s := &Service{rpc: switchAnswers(have)}
+		s := with(switchAnswers(have))
 		if done, why, err := s.switchSet(t.Context(), e, nil); done || why == "" || err != nil {
 			t.Errorf("%s: %v %q %v", name, done, why, err)
 		}
 	}
-	if done, why, err := (&Service{rpc: daemons{}}).switchSet(t.Context(), e, nil); done || why == "" || err != nil {
+	if done, why, err := with(nil).switchSet(t.Context(), e, nil); done || why == "" || err != nil {
 		t.Errorf("stopped: %v %q %v", done, why, err)
 	}
 }
@@ -122,20 +163,66 @@ func TestSwitchDrift(t *testing.T) {
 func TestDesired(t *testing.T) {
 	ctl, _ := env("ctl1")
 	cmp, _ := env("cmp1")
-	ctl.Node.Addresses = map[model.NetworkName]netip.Addr{model.Management: ctl.Node.Address()}
 	a, b := desired(ctl, datapathUser), desired(cmp, datapathKernel)
-	if a.external["ovn-cms-options"] != "enable-chassis-as-gw" || b.external["ovn-cms-options"] != "" {
-		t.Error("controllers alone are gateways")
-	}
-	if a.external["ovn-encap-ip"] != "198.18.0.11" || b.external["ovn-encap-ip"] != "198.18.2.21" {
-		t.Errorf("tunnels end at %s and %s", a.external["ovn-encap-ip"], b.external["ovn-encap-ip"])
+	if a.external["system-id"] != "ctl1" || a.external["gateway"] != "yes" || a.external["datapath"] != datapathUser || b.external["datapath"] != datapathKernel {
+		t.Errorf("%v\n%v", a.external, b.external)
 	}
 	if len(a.managers) != 0 || len(b.managers) != 1 || len(a.bridges) != 3 || len(b.bridges) != 2 {
 		t.Errorf("%+v\n%+v", a, b)
 	}
+	if a.bridges[1].failMode != "" {
+		t.Error("nobody tells br-ex what to forward")
+	}
 	ctl.Cluster.Neutron.ProviderInterface = ""
-	if c := desired(ctl, datapathKernel); len(c.bridges) != 1 || c.external["ovn-bridge-mappings"] != "" || c.external["ovn-cms-options"] != "" {
+	if c := desired(ctl, datapathKernel); len(c.bridges) != 1 {
 		t.Errorf("without a way out: %+v", c)
+	}
+}
+
+// Neutron's agent programs br-ex, and its tunnels need another module.
+func TestUnderAgents(t *testing.T) {
+	e, _ := env("ctl1")
+	e.Cluster.Neutron.Backend = model.BackendOVS
+	if s := desired(e, datapathUser); s.bridges[1].failMode != failSecure {
+		t.Errorf("%+v", s.bridges)
+	}
+	if got := modules(e.Cluster); !slices.Equal(got, []string{"openvswitch", "vxlan"}) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestObserve(t *testing.T) {
+	good := func() ovsdbtest.Daemons {
+		return ovsdbtest.Daemons{
+			"/run/openvswitch/ovs-vswitchd.7.ctl version": ovsdbtest.Quoted("ovs-vswitchd (Open vSwitch) 3.5.0"),
+			ovsdb.SwitchSocket + " transact Bridge":       ovsdbtest.Table(`{"name":"br-int"}`),
+		}
+	}
+	for name, tc := range map[string]struct {
+		node, without string
+		codes         string
+	}{
+		"well":                 {"ctl1", "none", ""},
+		"does not run":         {"ctl1", "/run/openvswitch/ovs", "switch-down warning"},
+		"on a compute":         {"cmp1", "/run/openvswitch/ovs", "switch-down critical"},
+		"without its database": {"cmp1", ovsdb.SwitchSocket, "switch-down critical"},
+	} {
+		e, h := env(tc.node)
+		h.PutFile(host.File{Path: ovsdb.SwitchPID, Mode: 0o644, Owner: "root", Group: "root", Content: []byte("7\n")})
+		d := good()
+		for key := range d {
+			if strings.HasPrefix(key, tc.without) {
+				delete(d, key)
+			}
+		}
+		o := with(d).Observe(t.Context(), e)
+		var codes []string
+		for _, c := range o.Conditions {
+			codes = append(codes, c.Code+" "+string(c.Severity))
+		}
+		if o.Serving != (tc.codes == "") || strings.Join(codes, ",") != tc.codes || o.Reason == "" {
+			t.Errorf("%s: %+v", name, o)
+		}
 	}
 }
 
@@ -182,7 +269,7 @@ func TestSetSwitch(t *testing.T) {
 			h.Answer(linksPath, "", 0)
 			h.PutUnit(UnitSwitch, host.UnitState{Loaded: true, Active: tc.unit})
 			have := settings{datapath: datapathUser, other: map[string]string{"userspace-tso-enable": tc.tso}}
-			err := (&Service{rpc: switchAnswers(have)}).setSwitch(t.Context(), e, nil)
+			err := with(switchAnswers(have)).setSwitch(t.Context(), e, nil)
 			if got := commands(h); !slices.Equal(got, tc.want) || (err == nil) != (tc.want != nil) {
 				t.Errorf("%q, %v", got, err)
 			}
@@ -203,68 +290,9 @@ func TestTunnelEnd(t *testing.T) {
 		e, h := env("ctl1")
 		kernel(h, false, false)
 		h.Answer("ip -json address show dev "+bridgeTunnel, tc.answer, tc.code)
-		why, err := (&Service{}).tunnelEnd(t.Context(), e)
+		why, err := with(nil).tunnelEnd(t.Context(), e)
 		if (why == "") != tc.ok || err != nil {
 			t.Errorf("%s: %q, %v", name, why, err)
 		}
 	}
-}
-
-// The real daemons send echo requests of their own.
-func TestUnixCaller(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	served := make(chan error, 1)
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				served <- nil
-				return
-			}
-			var ask struct{ Method string }
-			_ = json.NewDecoder(conn).Decode(&ask)
-			switch ask.Method {
-			case "good":
-				conn.Write([]byte(`{"id":"echo","method":"echo","params":[]}{"id":0,"result":"fine","error":null}`))
-			case "bad":
-				conn.Write([]byte(`{"id":0,"result":null,"error":"no such command"}`))
-			}
-			conn.Close()
-		}
-	}()
-	if got, err := text(t.Context(), unixCaller{}, path, "good"); got != "fine" || err != nil {
-		t.Errorf("%q %v", got, err)
-	}
-	if _, err := text(t.Context(), unixCaller{}, path, "bad"); err == nil || !strings.Contains(err.Error(), "no such command") {
-		t.Errorf("%v", err)
-	}
-	if _, err := text(t.Context(), unixCaller{}, path, "none"); !errors.Is(err, errSilent) || absent(err) {
-		t.Errorf("%v", err)
-	}
-	l.Close()
-	<-served
-	if _, err := text(t.Context(), unixCaller{}, path, "good"); !errors.Is(err, errSilent) || !absent(err) {
-		t.Errorf("%v", err)
-	}
-}
-
-func FuzzRows(f *testing.F) {
-	f.Add([]byte(`{"options":["map",[["a","b"]]],"ports":["set",[["uuid","x"]]],"_uuid":["uuid","y"]}`))
-	f.Fuzz(func(_ *testing.T, raw []byte) {
-		var r row
-		if json.Unmarshal(raw, &r) != nil {
-			return
-		}
-		for column := range r {
-			r.text(column)
-			r.number(column)
-			r.pairs(column)
-			r.refs(column)
-		}
-	})
 }

@@ -1,31 +1,25 @@
-package ovn
+package openvswitch
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"nines/internal/host"
 	"nines/internal/model"
+	"nines/internal/ovsdb"
 	"nines/internal/service"
 )
 
-// Bridges of the virtual switch.
-const (
-	bridgeInt    = "br-int"    // instances and tunnels; OVN's
-	bridgeEx     = "br-ex"     // with the interface to the site's networks
-	bridgeTunnel = "br-tunnel" // userspace only: with the interface that tunnels go through, and its address
-)
+// bridgeTunnel has the interface that tunnels go through, and its address: where userspace forwards.
+const bridgeTunnel = "br-tunnel"
 
-const (
-	switchSocket = ovsRun + "/db.sock"
-	switchSchema = "Open_vSwitch"
-	// nova's and other programs' way into the switch's database on a compute.
-	managerTarget = "ptcp:6640:127.0.0.1"
-)
+// managerTarget is nova's and other programs' way into the switch's database on a compute.
+const managerTarget = "ptcp:6640:127.0.0.1"
 
 // settings are what the switch of a node should be like.
 type settings struct {
@@ -39,45 +33,37 @@ type settings struct {
 // bridge is a bridge with the physical interface that it has taken over, if any.
 type bridge struct {
 	name     string
-	failMode string
+	failMode string // empty: it forwards by itself what nobody told it to
 	port     string
 }
 
+const failSecure = "secure" // it forwards only what it was told to
+
 // desired computes the settings of the node.
-func desired(env service.Env, path string) settings {
+func (s *Service) desired(env service.Env, path string) settings {
 	c, n := env.Cluster, env.Node
-	s := settings{datapath: path,
-		external: map[string]string{
-			"system-id": n.Name, "hostname": n.Name,
-			"ovn-remote":     Remotes(c, model.PortOVNSouth),
-			"ovn-encap-type": "geneve", "ovn-encap-ip": tunnelAddress(n),
-			"ovn-bridge": bridgeInt, "ovn-bridge-datapath-type": path,
-			// Every node knows everything: a little memory instead of a new question for each change of what is where.
-			"ovn-monitor-all": "true",
-			// A node whose database server lost power looks for another after two of these. The least there is:
-			// until then a gateway could not take over. The default is 5 s.
-			"ovn-remote-probe-interval": "1000",
-			"ovn-bridge-mappings":       "", "ovn-cms-options": "",
-		},
-		other:   map[string]string{"userspace-tso-enable": ""},
-		bridges: []bridge{{name: bridgeInt, failMode: "secure"}},
+	out := settings{datapath: path,
+		external: map[string]string{"system-id": n.Name, "hostname": n.Name},
+		other:    map[string]string{"userspace-tso-enable": ""},
+		bridges:  []bridge{{name: model.BridgeInt, failMode: failSecure}},
 	}
+	maps.Copy(out.external, s.ids(c, n, path))
 	if p := c.Neutron.ProviderInterface; p != "" {
-		s.external["ovn-bridge-mappings"] = c.Neutron.PhysicalNetwork + ":" + bridgeEx
-		s.bridges = append(s.bridges, bridge{name: bridgeEx, port: p})
-		if n.Has(model.RoleController) {
-			s.external["ovn-cms-options"] = "enable-chassis-as-gw"
+		ex := bridge{name: model.BridgeProvider, port: p}
+		if c.Neutron.Agents() {
+			ex.failMode = failSecure // Neutron's agent programs it; otherwise it learns addresses by itself
 		}
+		out.bridges = append(out.bridges, ex)
 	}
 	if path == datapathUser {
 		// Without it segments of instances leave with a checksum that nobody completes: ping works, TCP does not.
-		s.other["userspace-tso-enable"] = "true"
-		s.bridges = append(s.bridges, bridge{name: bridgeTunnel, port: tunnelInterface(c, n)})
+		out.other["userspace-tso-enable"] = "true"
+		out.bridges = append(out.bridges, bridge{name: bridgeTunnel, port: tunnelInterface(c, n)})
 	}
 	if n.Has(model.RoleCompute) {
-		s.managers = []string{managerTarget}
+		out.managers = []string{managerTarget}
 	}
-	return s
+	return out
 }
 
 // tunnelInterface is the interface that nines gives the tunnel address to; none where that is the node's own address.
@@ -88,11 +74,9 @@ func tunnelInterface(c *model.Cluster, n model.Node) string {
 	return c.Neutron.TunnelInterface
 }
 
-func tunnelAddress(n model.Node) string { return n.Addresses[n.TunnelNetwork()].String() }
-
 // prefixed is the tunnel address with the prefix length of its network.
 func prefixed(c *model.Cluster, n model.Node) string {
-	return fmt.Sprintf("%s/%d", tunnelAddress(n), c.Networks[n.TunnelNetwork()].CIDR.Bits())
+	return fmt.Sprintf("%s/%d", n.TunnelAddress(), c.Networks[n.TunnelNetwork()].CIDR.Bits())
 }
 
 // actual is what the switch's database holds.
@@ -110,8 +94,8 @@ type bridgeRow struct {
 // read asks the switch's database.
 func (s *Service) read(ctx context.Context) (actual, error) {
 	out := actual{bridges: map[string]bridgeRow{}}
-	get := func(table string, columns ...string) ([]row, error) {
-		return rows(ctx, s.rpc, switchSocket, switchSchema, table, columns)
+	get := func(table string, columns ...string) ([]ovsdb.Row, error) {
+		return ovsdb.Rows(ctx, s.rpc, ovsdb.SwitchSocket, ovsdb.SwitchSchema, table, columns)
 	}
 	root, err := get("Open_vSwitch", "external_ids", "other_config")
 	if err != nil {
@@ -120,13 +104,13 @@ func (s *Service) read(ctx context.Context) (actual, error) {
 	if len(root) != 1 {
 		return actual{}, errors.New("the switch's database is empty")
 	}
-	out.external, out.other = root[0].pairs("external_ids"), root[0].pairs("other_config")
+	out.external, out.other = root[0].Pairs("external_ids"), root[0].Pairs("other_config")
 	managers, err := get("Manager", "target")
 	if err != nil {
 		return actual{}, err
 	}
 	for _, m := range managers {
-		out.managers = append(out.managers, m.text("target"))
+		out.managers = append(out.managers, m.Text("target"))
 	}
 	ports, err := get("Port", "_uuid", "name")
 	if err != nil {
@@ -134,8 +118,8 @@ func (s *Service) read(ctx context.Context) (actual, error) {
 	}
 	names := map[string]string{}
 	for _, p := range ports {
-		for _, id := range p.refs("_uuid") {
-			names[id] = p.text("name")
+		for _, id := range p.Refs("_uuid") {
+			names[id] = p.Text("name")
 		}
 	}
 	all, err := get("Bridge", "name", "datapath_type", "fail_mode", "ports")
@@ -143,11 +127,11 @@ func (s *Service) read(ctx context.Context) (actual, error) {
 		return actual{}, err
 	}
 	for _, b := range all {
-		r := bridgeRow{datapath: b.text("datapath_type"), failMode: b.text("fail_mode")}
-		for _, id := range b.refs("ports") {
+		r := bridgeRow{datapath: b.Text("datapath_type"), failMode: b.Text("fail_mode")}
+		for _, id := range b.Refs("ports") {
 			r.ports = append(r.ports, names[id])
 		}
-		out.bridges[b.text("name")] = r
+		out.bridges[b.Text("name")] = r
 	}
 	return out, nil
 }
@@ -156,7 +140,7 @@ func (s *Service) read(ctx context.Context) (actual, error) {
 func differences(want settings, have actual) []string {
 	var out []string
 	compare := func(column string, want, have map[string]string) {
-		for _, key := range sorted(want) {
+		for _, key := range slices.Sorted(maps.Keys(want)) {
 			if have[key] != want[key] {
 				out = append(out, fmt.Sprintf("%s:%s is %q, not %q", column, key, have[key], want[key]))
 			}
@@ -200,9 +184,9 @@ func (s *Service) switchSet(ctx context.Context, env service.Env, _ map[string]s
 	}
 	have, err := s.read(ctx)
 	if err != nil {
-		return false, oneLine(err), nil
+		return false, ovsdb.Word(err), nil
 	}
-	if diff := differences(desired(env, path), have); len(diff) > 0 {
+	if diff := differences(s.desired(env, path), have); len(diff) > 0 {
 		return false, strings.Join(diff, "; "), nil
 	}
 	u, err := env.Host.Unit(ctx, UnitSwitch)
@@ -219,9 +203,9 @@ func (s *Service) setSwitch(ctx context.Context, env service.Env, _ map[string]s
 	if err != nil {
 		return err
 	}
-	want := desired(env, path)
+	want := s.desired(env, path)
 	if path == datapathUser && tunnelInterface(env.Cluster, env.Node) == "" {
-		return errors.New("the kernel has no module openvswitch or geneve, and forwarding in userspace needs an interface of its own for tunnels: set neutron.tunnel_interface and the node's tenant address in cluster.yaml, or install a kernel that has them")
+		return fmt.Errorf("the kernel has no module %s, and forwarding in userspace needs an interface of its own for tunnels: set neutron.tunnel_interface and the node's tenant address in cluster.yaml, or install a kernel that has them", strings.Join(modules(env.Cluster), " or "))
 	}
 	have, err := s.read(ctx)
 	if err != nil {
@@ -275,7 +259,7 @@ func (s *Service) apply(ctx context.Context, env service.Env, want settings, hav
 func changes(want settings) []string {
 	var out []string
 	set := func(column string, values map[string]string) {
-		for _, key := range sorted(values) {
+		for _, key := range slices.Sorted(maps.Keys(values)) {
 			if values[key] == "" {
 				out = append(out, "--", "remove", "Open_vSwitch", ".", column, key)
 			} else {
@@ -312,7 +296,7 @@ func unaddressed(ctx context.Context, env service.Env, name string) error {
 		return fmt.Errorf("interface %s (is its name right in cluster.yaml?): %w", name, err)
 	}
 	for _, a := range have {
-		if a != tunnelAddress(env.Node) || a == env.Node.Address().String() {
+		if a != env.Node.TunnelAddress().String() || a == env.Node.Address().String() {
 			return fmt.Errorf("interface %s carries the address %s: a switch that takes it over would cut the node off there; give it an interface of its own in cluster.yaml (neutron)", name, a)
 		}
 	}

@@ -1,4 +1,4 @@
-package ovn
+package openvswitch
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"nines/internal/host"
+	"nines/internal/model"
 	"nines/internal/service"
 )
 
@@ -16,12 +17,17 @@ const (
 )
 
 // modules are what the kernel needs to forward for the switch, tunnels included.
-var modules = []string{"openvswitch", "geneve"}
+func modules(c *model.Cluster) []string {
+	if c.Neutron.Agents() {
+		return []string{"openvswitch", "vxlan"}
+	}
+	return []string{"openvswitch", "geneve"}
+}
 
 // datapath decides what the node's switch forwards with: the kernel where it can, else userspace. It is a fact of the
 // node: loaded modules are seen in /sys without a process; modprobe knows those that can be loaded or are built in.
 func datapath(ctx context.Context, env service.Env) (string, error) {
-	for _, m := range modules {
+	for _, m := range modules(env.Cluster) {
 		if _, err := env.Host.ReadFile("/sys/module/" + m + "/initstate"); err == nil {
 			continue
 		}
