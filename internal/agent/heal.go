@@ -19,9 +19,10 @@ import (
 	"nines/internal/store"
 )
 
-// How often the leader looks whether a service has to be recovered, and how often while one is.
+// How often the leader looks whether a service has to be recovered, and how often while one is. Each look asks all agents, also at rest;
+// what is looked for is given ten seconds at least to mend itself.
 const (
-	lookAgain = 3 * time.Second
+	lookAgain = 5 * time.Second
 	tickAgain = time.Second
 )
 

@@ -51,7 +51,7 @@ type evidence struct {
 }
 
 const (
-	lookInterval = 200 * time.Millisecond
+	lookInterval = 400 * time.Millisecond
 	lookAge      = 2 * time.Second
 
 	// contactTimeout: a busy machine takes hundreds of milliseconds for a TLS handshake.
