@@ -93,6 +93,34 @@ func TestFrozenServiceIsNotServing(t *testing.T) {
 	})
 }
 
+// The guard of the VIP waits for this: a proxy that died must not hold the address until the next look.
+func TestChangesAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var down atomic.Bool
+		w := watching(t, func(context.Context) service.Observation { return service.Observation{Serving: !down.Load()} })
+		defer w.stop()
+		told := func() bool {
+			time.Sleep(time.Second)
+			select {
+			case <-w.changed:
+				return true
+			default:
+				return false
+			}
+		}
+		if !told() {
+			t.Error("it serves now: not told")
+		}
+		if told() {
+			t.Error("told although nothing changed")
+		}
+		down.Store(true)
+		if !told() {
+			t.Error("it ceased to serve: not told")
+		}
+	})
+}
+
 func TestOldObservationIsNotBelieved(t *testing.T) {
 	now := time.Now()
 	o := observed{Observation: service.Observation{Serving: true}, at: now, good: 3 * time.Second}

@@ -13,7 +13,8 @@ import (
 // The guard file is looked at by the VIP's engine: its content says whether this
 // node may hold the VIP, its age whether the agent still lives.
 const (
-	guardEvery   = 200 * time.Millisecond
+	// guardEvery is for the quorum; what a service says counts at once.
+	guardEvery   = 500 * time.Millisecond
 	guardRefresh = time.Second
 	// guardGrace is how long a starting agent may leave the file of before: shorter than
 	// the time after which the engine takes a stale file for a no (10 s).
@@ -42,6 +43,7 @@ func (a *Agent) guardVIP(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-a.watch.changed:
 		}
 		member := a.member.Load()
 		if a.Guard == nil || member == nil || (!joined(member) && time.Since(a.started) < guardGrace) {

@@ -34,6 +34,8 @@ type watchers struct {
 	wg     sync.WaitGroup
 	seen   map[string]observed
 	first  map[string]chan struct{} // closed at the first observation
+
+	changed chan struct{} // holds a value when a service has begun or ceased to serve since it was last read
 }
 
 type observed struct {
@@ -44,7 +46,8 @@ type observed struct {
 }
 
 func newWatchers(services []service.Service, env func(*model.Cluster) (service.Env, error), log *slog.Logger) *watchers {
-	w := &watchers{services: services, env: env, log: log, seen: map[string]observed{}, first: map[string]chan struct{}{}}
+	w := &watchers{services: services, env: env, log: log, seen: map[string]observed{}, first: map[string]chan struct{}{},
+		changed: make(chan struct{}, 1)}
 	for _, s := range services {
 		for name := range observers(s) {
 			w.first[name] = make(chan struct{})
@@ -169,6 +172,12 @@ func (w *watchers) keep(name string, interval time.Duration, obs service.Observa
 		w.log.Info("service changed", "service", name, "serving", now.Serving, "reason", now.Reason)
 	}
 	w.seen[name] = now
+	if before.Serving != now.Serving {
+		select {
+		case w.changed <- struct{}{}:
+		default: // not read yet
+		}
+	}
 	if !known {
 		close(w.first[name])
 	}
