@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"nines/internal/service/galera/recovery"
 )
 
 func TestParseGrastate(t *testing.T) {
@@ -21,7 +23,7 @@ func TestParseGrastate(t *testing.T) {
 // What parses names a history or the zero one, never something else.
 func FuzzParseGrastate(f *testing.F) {
 	f.Add("uuid: " + someUUID + "\nseqno: -1\nsafe_to_bootstrap: 0\n")
-	f.Add("uuid: " + zeroUUID + "\nseqno: 9223372036854775807\n")
+	f.Add("uuid: " + recovery.ZeroUUID + "\nseqno: 9223372036854775807\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		g, err := parseGrastate(text)
 		if err == nil && !uuidPattern.MatchString(g.UUID) {

@@ -142,7 +142,7 @@ func (s *Service) evidence(ctx context.Context, env service.Env, epoch int64) (r
 	case err != nil:
 		e.SavedError = err.Error()
 	case found:
-		e.Saved = &recovery.Saved{Position: recovery.Position(g.position), SafeToBootstrap: g.SafeToBootstrap}
+		e.Saved = &g
 	}
 	if e.View, err = readView(env.Host); err != nil {
 		env.Log.Debug("saved view", "err", err) // without it Galera cannot form the group again, and that is all
@@ -393,8 +393,7 @@ func (s *Service) examine(ctx context.Context, env service.Env, x *examined) err
 	case err != nil:
 		x.Error = err.Error()
 	default:
-		at := recovery.Position(p)
-		x.Position = &at
+		x.Position = &p
 	}
 	return nil
 }
@@ -429,11 +428,10 @@ func prune(ctx context.Context, env service.Env) {
 	}
 	dirs := strings.Fields(string(out.Stdout))
 	slices.Sort(dirs)
-	for len(dirs) > keptEpochs {
-		if _, err := env.Host.Run(ctx, host.Cmd{Args: []string{"rm", "-r", dirs[0]}}); err != nil {
-			env.Log.Warn("old evidence stays", "dir", dirs[0], "err", err)
+	if old := len(dirs) - keptEpochs; old > 0 {
+		if _, err := env.Host.Run(ctx, host.Cmd{Args: append([]string{"rm", "-r"}, dirs[:old]...)}); err != nil {
+			env.Log.Warn("old evidence stays", "dirs", dirs[:old], "err", err)
 		}
-		dirs = dirs[1:]
 	}
 }
 
@@ -449,6 +447,16 @@ func (s *Service) atRest(ctx context.Context, env service.Env) error {
 	return nil
 }
 
+// takeAway removes files that may be there.
+func takeAway(env service.Env, names ...string) error {
+	for _, name := range names {
+		if err := env.Host.RemoveFile(name); err != nil {
+			return fmt.Errorf("take %s away: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // clear takes away with what this member could form a Primary of its own: the saved view, the word that it
 // was the last to leave, and permissions for one start.
 func (s *Service) clear(ctx context.Context, env service.Env, epoch int64, _ map[string]string) error {
@@ -458,10 +466,8 @@ func (s *Service) clear(ctx context.Context, env service.Env, epoch int64, _ map
 	if err := keep(ctx, env, epoch); err != nil {
 		return err
 	}
-	for _, name := range []string{viewFile, bootstrapMark, bootstrapEnv, loneFile} {
-		if err := env.Host.RemoveFile(name); err != nil {
-			return fmt.Errorf("take %s away: %w", name, err)
-		}
+	if err := takeAway(env, viewFile, bootstrapMark, bootstrapEnv, loneFile); err != nil {
+		return err
 	}
 	f, err := env.Host.ReadFile(grastateFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -518,15 +524,8 @@ func (s *Service) foundAgain(ctx context.Context, env service.Env, epoch int64, 
 		return err
 	}
 	env.Log.Warn("this member goes first", "epoch", epoch, "position", x.Position.String())
-	if err := env.Host.WriteFile(ctx, host.File{Path: bootstrapMark, Mode: 0o644, Owner: "root", Group: "root"}, nil); err != nil {
-		return fmt.Errorf("mark the first start: %w", err)
-	}
-	startErr := env.Host.StartUnit(ctx, unitName)
-	if err := env.Host.RemoveFile(bootstrapMark); err != nil {
-		return errors.Join(startErr, fmt.Errorf("remove the mark of the first start: %w", err))
-	}
-	if startErr != nil {
-		return fmt.Errorf("start the member: %w", startErr)
+	if err := startMarked(ctx, env, true, func() error { return env.Host.StartUnit(ctx, unitName) }); err != nil {
+		return err
 	}
 	_, err := s.awaitStatus(ctx, status.serves)
 	return err
@@ -534,15 +533,12 @@ func (s *Service) foundAgain(ctx context.Context, env service.Env, epoch int64, 
 
 // prepareFounder has Galera agree: it refuses to found where grastate.dat does not say that it is safe.
 func (s *Service) prepareFounder(ctx context.Context, env service.Env, at recovery.Position, renew bool) error {
-	if err := env.Host.RemoveFile(viewFile); err != nil {
-		return fmt.Errorf("take the saved view away: %w", err)
-	}
-	if err := env.Host.RemoveFile(loneFile); err != nil {
-		return fmt.Errorf("remove %s: %w", loneFile, err)
+	if err := takeAway(env, viewFile, loneFile); err != nil {
+		return err
 	}
 	uuid := at.UUID
 	if renew {
-		uuid = zeroUUID
+		uuid = recovery.ZeroUUID
 	}
 	f, err := env.Host.ReadFile(grastateFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -587,10 +583,8 @@ func (s *Service) join(ctx context.Context, env service.Env, epoch int64, args m
 	if err := keep(ctx, env, epoch); err != nil {
 		return err
 	}
-	for _, name := range []string{viewFile, bootstrapMark} {
-		if err := env.Host.RemoveFile(name); err != nil {
-			return fmt.Errorf("take %s away: %w", name, err)
-		}
+	if err := takeAway(env, viewFile, bootstrapMark); err != nil {
+		return err
 	}
 	switch {
 	case args[recovery.ArgKeep] == "true":
@@ -598,12 +592,12 @@ func (s *Service) join(ctx context.Context, env service.Env, epoch int64, args m
 			return err
 		}
 	case args[recovery.ArgFresh] == "true":
-		if err := env.Host.RemoveFile(grastateFile); err != nil {
-			return fmt.Errorf("take grastate.dat away: %w", err)
+		if err := takeAway(env, grastateFile); err != nil {
+			return err
 		}
 	}
-	if err := s.startWatched(ctx, env); err != nil {
-		return fmt.Errorf("start the member: %w", err)
+	if err := startMarked(ctx, env, false, func() error { return s.startWatched(ctx, env) }); err != nil {
+		return err
 	}
 	_, err := s.awaitStatus(ctx, status.serves)
 	return err
@@ -612,17 +606,16 @@ func (s *Service) join(ctx context.Context, env service.Env, epoch int64, args m
 // setAside keeps the whole data directory, which holds what the cluster has not, and leaves an empty one in its place.
 func setAside(ctx context.Context, env service.Env, epoch int64) error {
 	aside := fmt.Sprintf("%s.nines-epoch-%d", dataDir, epoch)
-	for _, args := range [][]string{
+	steps := [][]string{
 		{"mv", "--no-target-directory", "--no-clobber", dataDir, aside},
 		{"install", "--directory", "--owner=mysql", "--group=mysql", "--mode=0755", dataDir},
-	} {
-		if args[0] == "mv" {
-			if _, err := env.Host.Run(ctx, host.Cmd{Args: []string{"test", "-e", aside}}); err == nil {
-				continue // an attempt before got this far: what lies in its place now is no user's
-			}
-		}
+	}
+	if _, err := env.Host.Run(ctx, host.Cmd{Args: []string{"test", "-e", aside}}); err == nil {
+		steps = steps[1:] // an attempt before got this far: what lies in its place now is no user's
+	}
+	for _, args := range steps {
 		if _, err := env.Host.Run(ctx, host.Cmd{Args: args}); err != nil {
-			return fmt.Errorf("set the data directory aside: %w", err)
+			return fmt.Errorf("set the data directory aside (is there room for a new one?): %w", err)
 		}
 	}
 	env.Log.Warn("the data directory was set aside: it holds what the cluster does not have", "directory", aside)

@@ -167,7 +167,7 @@ func TestFoundTakesWhatInnoDBSaysAndRenewDropsTheUUID(t *testing.T) {
 	if err := errors.Join(r.step(4, recovery.StepHalt), r.step(4, recovery.StepFound, recovery.ArgRenew)); err != nil {
 		t.Fatal(err)
 	}
-	if g, _, _ := readGrastate(r.host); !g.none() || g.Seqno != -1 || !g.SafeToBootstrap {
+	if g, _, _ := readGrastate(r.host); !g.None() || g.Seqno != -1 || !g.SafeToBootstrap {
 		t.Errorf("%+v", g)
 	}
 }

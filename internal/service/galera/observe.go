@@ -13,6 +13,7 @@ import (
 	"nines/internal/health"
 	"nines/internal/model"
 	"nines/internal/service"
+	"nines/internal/service/galera/recovery"
 )
 
 // Interval is short: it adds to the time that HAProxy needs to see a dead writer.
@@ -134,7 +135,7 @@ func (*Service) Judge(c *model.Cluster, seen map[string]service.Observation) []h
 			serving++
 			out = append(out, sizeCondition(n.Name, o, total)...)
 		}
-		if uuid != "" && uuid != zeroUUID {
+		if uuid != "" && uuid != recovery.ZeroUUID {
 			histories[uuid] = append(histories[uuid], n.Name)
 		}
 	}

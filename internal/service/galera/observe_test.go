@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"nines/internal/service"
+	"nines/internal/service/galera/recovery"
 	"nines/internal/service/servicetest"
 )
 
@@ -71,7 +72,7 @@ func TestJudge(t *testing.T) {
 		"whole":                 {map[string]service.Observation{"ctl1": member(someUUID, "3"), "ctl2": member(someUUID, "3"), "ctl3": member(someUUID, "3")}, nil},
 		"one down":              {map[string]service.Observation{"ctl1": member(someUUID, "2"), "ctl2": member(someUUID, "2"), "ctl3": down(someUUID)}, []string{"galera-size", "galera-size", "galera-degraded"}},
 		"two histories":         {map[string]service.Observation{"ctl1": member(someUUID, "3"), "ctl2": member(someUUID, "3"), "ctl3": down(otherUUID)}, []string{"galera-split-history", "galera-degraded"}},
-		"a new one is empty":    {map[string]service.Observation{"ctl1": member(someUUID, "3"), "ctl2": member(someUUID, "3"), "ctl3": down(zeroUUID)}, []string{"galera-degraded"}},
+		"a new one is empty":    {map[string]service.Observation{"ctl1": member(someUUID, "3"), "ctl2": member(someUUID, "3"), "ctl3": down(recovery.ZeroUUID)}, []string{"galera-degraded"}},
 		"nobody serves":         {map[string]service.Observation{"ctl1": down(someUUID), "ctl2": down(someUUID), "ctl3": down(someUUID)}, []string{"galera-no-service"}},
 		"an agent is silent":    {map[string]service.Observation{"ctl1": member(someUUID, "3"), "ctl2": member(someUUID, "3")}, []string{"galera-unknown", "galera-degraded"}},
 		"a stranger takes part": {map[string]service.Observation{"ctl1": member(someUUID, "4"), "ctl2": member(someUUID, "3"), "ctl3": member(someUUID, "3")}, []string{"galera-size"}},

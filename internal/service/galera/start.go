@@ -17,6 +17,7 @@ import (
 	"nines/internal/host"
 	"nines/internal/model"
 	"nines/internal/service"
+	"nines/internal/service/galera/recovery"
 )
 
 // Errors of a start that was refused. Each is wrapped with what was seen.
@@ -45,20 +46,29 @@ func (s *Service) start(ctx context.Context, env service.Env, args map[string]st
 		if err := noteFounding(ctx, env); err != nil {
 			return err
 		}
-		err := env.Host.WriteFile(ctx, host.File{Path: bootstrapMark, Mode: 0o644, Owner: "root", Group: "root"}, nil)
-		if err != nil {
+	}
+	if err := startMarked(ctx, env, found, func() error { return s.startWatched(ctx, env) }); err != nil {
+		return err
+	}
+	return s.remember(ctx, env, args)
+}
+
+// startMarked starts the server; found: with the permission, good for this one start, to found a cluster.
+func startMarked(ctx context.Context, env service.Env, found bool, start func() error) error {
+	if found {
+		if err := env.Host.WriteFile(ctx, host.File{Path: bootstrapMark, Mode: 0o644, Owner: "root", Group: "root"}, nil); err != nil {
 			return fmt.Errorf("mark the first start: %w", err)
 		}
 	}
-	startErr := s.startWatched(ctx, env)
+	err := start()
+	if err != nil {
+		err = fmt.Errorf("start the member: %w", err)
+	}
 	// The unit took the mark away; if it did not get that far, nobody else may use it.
-	if err := env.Host.RemoveFile(bootstrapMark); err != nil {
-		return errors.Join(startErr, fmt.Errorf("remove the mark of the first start: %w", err))
+	if markErr := env.Host.RemoveFile(bootstrapMark); markErr != nil {
+		err = errors.Join(err, fmt.Errorf("remove the mark of the first start: %w", markErr))
 	}
-	if startErr != nil {
-		return fmt.Errorf("start the member: %w", startErr)
-	}
-	return s.remember(ctx, env, args)
+	return err
 }
 
 // goesOn reports whether there is nothing to start: an earlier attempt got this far, or the server is alive and
@@ -103,12 +113,12 @@ func (s *Service) decide(ctx context.Context, env service.Env, args map[string]s
 		return false, fmt.Errorf("%w; a person must look at %s before the member is started", err, dataDir)
 	}
 	others := s.look(ctx, env)
-	history := present && !state.none()
+	history := present && !state.None()
 	switch again, err := s.foundingBroke(ctx, env, args, state, others); {
 	case err != nil || again:
 		return again, err
 	case len(others[running]) > 0:
-		return false, s.sameHistory(ctx, env, state.position, others[running])
+		return false, s.sameHistory(ctx, env, state.Position, others[running])
 	case history:
 		return s.wasAlone(env, state), nil
 	case args["bootstrap"] == "true":
@@ -138,7 +148,7 @@ func (s *Service) mayFound(ctx context.Context, env service.Env, silent []model.
 	if err != nil {
 		return false, err
 	}
-	if !p.none() {
+	if !p.None() {
 		return false, fmt.Errorf("%w: grastate.dat names no cluster, but InnoDB's record says %s:%d; a person must decide", ErrWouldFound, p.UUID, p.Seqno)
 	}
 	return true, nil
@@ -146,12 +156,12 @@ func (s *Service) mayFound(ctx context.Context, env service.Env, silent []model.
 
 // foundingBroke reports whether this node founded a cluster that never became one, so that it
 // may found it again; see the package comment. It then moves the state aside that forbids it.
-func (s *Service) foundingBroke(ctx context.Context, env service.Env, args map[string]string, state grastate, others map[reach][]model.Node) (bool, error) {
+func (s *Service) foundingBroke(ctx context.Context, env service.Env, args map[string]string, state recovery.Saved, others map[reach][]model.Node) (bool, error) {
 	if args["bootstrap"] != "true" || exists(env.Host, FormedFile) {
 		return false, nil
 	}
 	f, err := env.Host.ReadFile(BootstrappedFile)
-	if err != nil || (!state.none() && content(f) != founding && content(f) != state.UUID) {
+	if err != nil || (!state.None() && content(f) != founding && content(f) != state.UUID) {
 		return false, nil // another cluster's data: not ours to decide
 	}
 	for _, n := range others[running] {
@@ -204,7 +214,7 @@ func (s *Service) freeJoiner(ctx context.Context, env service.Env) (freed bool, 
 	heard := time.Now()
 	for {
 		state, present, err := readGrastate(env.Host)
-		if err != nil || (present && !state.none()) {
+		if err != nil || (present && !state.None()) {
 			return false, err
 		}
 		unit, err := env.Host.Unit(ctx, unitName)
@@ -242,7 +252,7 @@ func (s *Service) notOrphaned(ctx context.Context, env service.Env, _ map[string
 		return true, "", nil
 	}
 	state, present, err := readGrastate(env.Host)
-	if err != nil || (present && !state.none()) || receiving(ctx, env.Host) {
+	if err != nil || (present && !state.None()) || receiving(ctx, env.Host) {
 		return true, "", nil // whatever is wrong with its own data is for its start to judge
 	}
 	for _, n := range env.Cluster.Controllers() {
@@ -341,23 +351,23 @@ func content(f host.File) string { return strings.TrimSpace(string(f.Content)) }
 
 // recoverPosition asks InnoDB which cluster its data belongs to. It needs the server to be stopped
 // and changes no user data. TLS is left out: the key is readable only in the unit.
-func recoverPosition(ctx context.Context, h host.Host) (position, error) {
+func recoverPosition(ctx context.Context, h host.Host) (recovery.Position, error) {
 	out, err := h.Run(ctx, host.Cmd{Args: []string{"/usr/sbin/mariadbd", "--user=mysql", "--skip-ssl", "--skip-networking", "--wsrep-recover", "--disable-log-error"}})
 	if err != nil {
-		return position{}, fmt.Errorf("ask the data directory for its history: %w", err)
+		return recovery.Position{}, fmt.Errorf("ask the data directory for its history: %w", err)
 	}
 	return parseRecovered(string(out.Stderr) + string(out.Stdout))
 }
 
 // wasAlone reports whether the member was the only one of its cluster when nines stopped it, and was stopped
 // cleanly: then its history is the latest, and nobody but it can go on.
-func (s *Service) wasAlone(env service.Env, state grastate) bool {
+func (s *Service) wasAlone(env service.Env, state recovery.Saved) bool {
 	f, err := env.Host.ReadFile(loneFile)
 	return err == nil && content(f) == state.UUID && state.SafeToBootstrap
 }
 
 // sameHistory refuses to join members of another cluster: the state transfer would overwrite this node's data.
-func (s *Service) sameHistory(ctx context.Context, env service.Env, own position, others []model.Node) error {
+func (s *Service) sameHistory(ctx context.Context, env service.Env, own recovery.Position, others []model.Node) error {
 	unit, err := env.Host.Unit(ctx, unitName)
 	if err != nil {
 		return fmt.Errorf("ask for the state of %s: %w", unitName, err)
@@ -365,12 +375,12 @@ func (s *Service) sameHistory(ctx context.Context, env service.Env, own position
 	if unit.Active == "active" || unit.Active == "activating" {
 		return nil // it is joining already
 	}
-	if own.none() {
+	if own.None() {
 		if own, err = recoverPosition(ctx, env.Host); err != nil {
 			return err
 		}
 	}
-	if own.none() {
+	if own.None() {
 		return nil
 	}
 	for _, n := range others {

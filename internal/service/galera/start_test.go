@@ -17,6 +17,7 @@ import (
 	"nines/internal/model"
 	"nines/internal/secret"
 	"nines/internal/service"
+	"nines/internal/service/galera/recovery"
 	"nines/internal/service/servicetest"
 )
 
@@ -126,7 +127,7 @@ func newRig(t *testing.T, node string, peers fakePeers) *rig {
 	r := &rig{Service: testService(), host: hosttest.New(), server: &fakeServer{err: errors.New("connection refused")}}
 	r.Service.server, r.Service.members = r.server, peers
 	r.host.PutUnit(unitName, host.UnitState{Loaded: true, Active: "inactive"})
-	r.recovered(zeroUUID + ":-1")
+	r.recovered(recovery.ZeroUUID + ":-1")
 	n, _ := servicetest.Cluster().Node(node)
 	r.env = service.Env{Host: starting{r.host, r}, Cluster: servicetest.Cluster(), Node: n,
 		Secrets: secret.Map{ProbeSecret: "probe", "keystone/database": "secret"}, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
@@ -169,7 +170,7 @@ func TestStart(t *testing.T) {
 	}{
 		"a fresh cluster is founded by the first":           {node: "ctl1", args: first, found: true},
 		"an empty grastate.dat is none":                     {node: "ctl1", args: first, given: put(dataDir+"/grastate.dat", ""), found: true},
-		"a zero grastate.dat with an empty InnoDB is fresh": {node: "ctl1", args: first, given: func(r *rig) { r.grastate(zeroUUID, "-1", "0") }, found: true},
+		"a zero grastate.dat with an empty InnoDB is fresh": {node: "ctl1", args: first, given: func(r *rig) { r.grastate(recovery.ZeroUUID, "-1", "0") }, found: true},
 		"the others never found":                            {node: "ctl2"},
 		"not beside a running member":                       {node: "ctl1", args: first, peers: running2},
 		"not when a machine is silent": {node: "ctl1", args: first,
