@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -107,6 +108,15 @@ func (a *Agent) postObserve(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// leadersFence is what whoever acts for the cluster must show.
+func leadersFence(ctx context.Context, s store.Store) (store.Fence, error) {
+	_, fence, err := s.Holder(ctx, converge.LeaderLease)
+	if err != nil {
+		return 0, fmt.Errorf("whose fence is valid: %w", err)
+	}
+	return fence, nil
+}
+
 // postOp does an op if it carries the present leader's fence.
 func (a *Agent) postOp(w http.ResponseWriter, r *http.Request) error {
 	var req converge.OpRequest
@@ -117,9 +127,9 @@ func (a *Agent) postOp(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	_, fence, err := s.Holder(r.Context(), converge.LeaderLease)
+	fence, err := leadersFence(r.Context(), s)
 	if err != nil {
-		return fmt.Errorf("whose fence is valid: %w", err)
+		return err
 	}
 	if req.Fence != fence {
 		return &api.Error{Status: http.StatusConflict, Code: api.CodeFenced, Text: fmt.Sprintf("%v: %d, the leader's is %d", store.ErrFenced, req.Fence, fence)}

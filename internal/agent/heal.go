@@ -181,7 +181,17 @@ func (a *Agent) healer(name string) (service.Healer, error) {
 			return h, nil
 		}
 	}
-	return nil, &api.Error{Status: http.StatusBadRequest, Code: api.CodeInvalid, Text: fmt.Sprintf("%q is no service that nines can recover", name)}
+	return nil, &api.Error{Status: http.StatusBadRequest, Code: api.CodeInvalid, Text: fmt.Sprintf("%q is no service that nines can recover", name), Next: "'nines recover --help' names those it can"}
+}
+
+// healerHere is what a request about this node's member of a service needs.
+func (a *Agent) healerHere(name string, c *model.Cluster) (service.Healer, service.Env, error) {
+	h, err := a.healer(name)
+	if err != nil {
+		return nil, service.Env{}, err
+	}
+	env, err := a.env(c)
+	return h, env, err
 }
 
 func (a *Agent) postEvidence(w http.ResponseWriter, r *http.Request) error {
@@ -189,11 +199,7 @@ func (a *Agent) postEvidence(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &req); err != nil {
 		return err
 	}
-	h, err := a.healer(req.Service)
-	if err != nil {
-		return err
-	}
-	env, err := a.env(req.Spec)
+	h, env, err := a.healerHere(req.Service, req.Spec)
 	if err != nil {
 		return err
 	}
@@ -215,11 +221,7 @@ func (a *Agent) postStep(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &req); err != nil {
 		return err
 	}
-	h, err := a.healer(req.Service)
-	if err != nil {
-		return err
-	}
-	env, err := a.env(req.Spec)
+	h, env, err := a.healerHere(req.Service, req.Spec)
 	if err != nil {
 		return err
 	}
@@ -231,9 +233,9 @@ func (a *Agent) postStep(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	allowed := func(ctx context.Context) error {
-		_, fence, err := s.Holder(ctx, converge.LeaderLease)
+		fence, err := leadersFence(ctx, s)
 		if err != nil {
-			return fmt.Errorf("whose fence is valid: %w", err)
+			return err
 		}
 		return heal.Check(ctx, s, fence, req)
 	}
@@ -297,7 +299,7 @@ func (a *Agent) postRecovery(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if n, ok := c.Node(req.Choose); req.Choose != "" && (!ok || !slices.Contains(n.Roles, model.RoleController)) {
-		return &api.Error{Status: http.StatusBadRequest, Code: api.CodeInvalid, Text: req.Choose + " is no controller of the cluster"}
+		return &api.Error{Status: http.StatusBadRequest, Code: api.CodeInvalid, Text: req.Choose + " is no controller of the cluster", Next: "choose one that 'nines recover " + req.Service + " --explain' lists"}
 	}
 	record, err := e.Begin(r.Context(), c, req.Choose, req.Who)
 	if errors.Is(err, heal.ErrNothing) {

@@ -144,8 +144,9 @@ func Catalogue(c *model.Cluster, services []service.Service) []Drill {
 		if !ok || !c.Runs(s.Name()) {
 			continue
 		}
-		for _, fault := range f.Faults(c) {
-			d := faultDrill(victim(s.Name(), fault, f.Faults(c)), fault)
+		faults := f.Faults(c)
+		for _, fault := range faults {
+			d := faultDrill(victim(s.Name(), fault, faults), fault)
 			out = append(out, limitAPIs(d, s.Name(), apis))
 			if fault.AtVIP {
 				out = append(out, limitAPIs(atVIP(d), s.Name(), apis))

@@ -30,7 +30,7 @@ type Outage struct {
 	// Evidence by node; who did not answer is missing.
 	Evidence map[string]json.RawMessage
 	Lineage  json.RawMessage
-	// Epoch of the recovery under way, 0: none. See Recovery for the others.
+	// Epoch of the recovery under way, 0: none. The others are those of its record (heal.Record).
 	Epoch                   int64
 	Founder, Pinned, Choice string
 	Renew, Settled          bool
