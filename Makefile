@@ -19,15 +19,15 @@ bin/nines: FORCE
 
 # What a target needs and root can install; without root it is said.
 define need
-	@command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] || { echo "$(1) is needed: apt-get install $(2), as root"; exit 1; }; \
+	@PATH="$$PATH:/usr/sbin" command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] || { echo "$(1) is needed: apt-get install $(2), as root"; exit 1; }; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2); }
 endef
 
-# The race detector needs a C compiler; tests in network namespaces, as root, need nft.
+# The race detector needs a C compiler; tests in network namespaces need nft.
 .PHONY: tools
 tools:
 	$(call need,gcc,gcc libc6-dev)
-	$(if $(filter 0,$(shell id -u)),$(call need,nft,nftables))
+	$(call need,nft,nftables)
 
 # Everything: fast tests with the race detector, then the lab with real components.
 test: lint unit e2e

@@ -52,6 +52,8 @@ type Connections interface {
 
 // Run works until ctx ends, and takes its refusals back then.
 func Run(ctx context.Context, o Options) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // what watches the network ends with it
 	echo, err := listenEcho()
 	if err != nil {
 		return err
@@ -64,8 +66,8 @@ func Run(ctx context.Context, o Options) error {
 	w := &watch{Options: o, silence: newSilence(o.Peers)}
 	w.refuse(ctx) // what an agent before has left
 	defer func() {
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
+		last, done := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer done()
 		w.silence = newSilence(nil)
 		w.refuse(last)
 	}()
