@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"nines/internal/model"
 	"nines/internal/service"
@@ -19,13 +20,20 @@ type Database struct {
 	Pool int    // connections of a process
 }
 
+// readTimeout bounds the wait for an answer to a statement, where no other time is given.
+const readTimeout = 10 * time.Second
+
 // NewDatabase describes the database of that name, whose user has the same name, for processes
 // with that many threads.
 func NewDatabase(c *model.Cluster, name, password string, threads int) Database {
-	q := "charset=utf8mb4&connect_timeout=3&read_timeout=10&write_timeout=10&ssl_ca=" + model.PathCA + "&ssl_check_hostname=true"
+	return Database{URL: databaseURL(c.VIP.Address.Addr(), name, password, readTimeout), Pool: pool(threads)}
+}
+
+func databaseURL(server netip.Addr, name, password string, read time.Duration) string {
+	q := fmt.Sprintf("charset=utf8mb4&connect_timeout=3&read_timeout=%d&write_timeout=10&ssl_ca=%s&ssl_check_hostname=true", int(read.Seconds()), model.PathCA)
 	u := url.URL{Scheme: "mysql+pymysql", User: url.UserPassword(name, password),
-		Host: HostPort(c.VIP.Address.Addr(), model.PortMariaDB), Path: "/" + name, RawQuery: q}
-	return Database{URL: literal(u.String()), Pool: pool(threads)}
+		Host: HostPort(server, model.PortMariaDB), Path: "/" + name, RawQuery: q}
+	return literal(u.String())
 }
 
 // OwnMember is the environment in which a tool of a service uses the database's member on its own node, in place of the one
@@ -33,14 +41,11 @@ func NewDatabase(c *model.Cluster, name, password string, threads int) Database 
 // as a migration may: what changes a large table takes longer than any request. sections
 // maps the sections of the configuration that name a database to those databases.
 func OwnMember(env service.Env, password string, sections map[string]string) []string {
-	own := *env.Cluster
-	own.VIP.Address = netip.PrefixFrom(env.Node.Address(), env.Node.Address().BitLen())
+	own := env.Node.Address()
 	// What has no such section reads this.
-	out := []string{"NINES_DATABASE_HOST=" + env.Node.Address().String()}
+	out := []string{"NINES_DATABASE_HOST=" + own.String()}
 	for _, section := range slices.Sorted(maps.Keys(sections)) {
-		url := NewDatabase(&own, sections[section], password, 1).URL
-		url = strings.Replace(url, "read_timeout=10", fmt.Sprintf("read_timeout=%d", int(schemaTimeout.Seconds())), 1)
-		out = append(out, "OS_"+strings.ToUpper(section)+"__CONNECTION="+url)
+		out = append(out, "OS_"+strings.ToUpper(section)+"__CONNECTION="+databaseURL(own, sections[section], password, schemaTimeout))
 	}
 	return out
 }

@@ -79,13 +79,9 @@ func (s *Service) agentFiles(v values, n model.Node) ([]plan.File, error) {
 	if n.Has(model.RoleController) {
 		wanted = append(wanted, [2]string{l3Path, "l3_agent.ini.tmpl"}, [2]string{dhcpPath, "dhcp_agent.ini.tmpl"}, [2]string{metadataPath, "metadata_agent.ini.tmpl"})
 	}
-	var out []plan.File
-	for _, w := range wanted {
-		content, err := openstack.Render(templates, w[1], a)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, s.ConfigFile(w[0], content))
+	out, err := s.rendered(wanted, a)
+	if err != nil {
+		return nil, err
 	}
 	script, err := openstack.Render(templates, "datapath.sh.tmpl", datapathPath)
 	if err != nil {

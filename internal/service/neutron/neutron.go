@@ -149,20 +149,23 @@ func (s *Service) files(v values, n model.Node) ([]plan.File, error) {
 	if n.Has(model.RoleCompute) && !v.Neutron.Agents() {
 		wanted = append(wanted, [2]string{ovnMetadataPath, "ovn_metadata_agent.ini.tmpl"})
 	}
+	out, err := s.rendered(wanted, v)
+	if err != nil || !v.Neutron.Agents() {
+		return out, err
+	}
+	agents, err := s.agentFiles(v, n)
+	return append(out, agents...), err
+}
+
+// rendered are configuration files: each a path and its template.
+func (s *Service) rendered(wanted [][2]string, values any) ([]plan.File, error) {
 	var out []plan.File
 	for _, w := range wanted {
-		content, err := openstack.Render(templates, w[1], v)
+		content, err := openstack.Render(templates, w[1], values)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, s.ConfigFile(w[0], content))
-	}
-	if v.Neutron.Agents() {
-		agents, err := s.agentFiles(v, n)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, agents...)
 	}
 	return out, nil
 }
