@@ -115,7 +115,7 @@ func (l *Lab) boot(ctx context.Context, node nodeSpec) error {
 			return err
 		}
 	}
-	console := filepath.Join(l.Dir(), "nodes", node.Name, "console.log")
+	console := l.console(node.Name)
 	cmd, err := l.machineCommand(node, console)
 	if err != nil {
 		return err
@@ -232,6 +232,11 @@ func (l *Lab) machineCommand(node nodeSpec, console string) (*exec.Cmd, error) {
 		"SYSTEMD_NSPAWN_LOCK=0",
 	)
 	return cmd, nil
+}
+
+// console is the file with what the machine said on its console.
+func (l *Lab) console(node string) string {
+	return filepath.Join(l.Dir(), "nodes", node, "console.log")
 }
 
 // awaitInit watches until the machine's init runs.

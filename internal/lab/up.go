@@ -218,7 +218,7 @@ func (l *Lab) awaitSSH(ctx context.Context, n nodeSpec) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("machine %s: no SSH login within a minute (console: %s): %w", n.Name,
-				filepath.Join(l.Dir(), "nodes", n.Name, "console.log"), errors.Join(last, context.Cause(ctx)))
+				l.console(n.Name), errors.Join(last, context.Cause(ctx)))
 		case <-tick.C:
 		}
 	}
