@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -124,17 +123,5 @@ func cutUnderUse(t *testing.T, cluster string) {
 	if got.Count < 10 || got.Failed > 3 {
 		t.Errorf("%d of %d operations failed\n%s", got.Failed, got.Count, tail(r.stderr, 20))
 	}
-	healed(t, cluster, 5*time.Minute)
-}
-
-// healed waits for the status to be good.
-func healed(t *testing.T, cluster string, limit time.Duration) {
-	t.Helper()
-	var st status
-	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(time.Second) {
-		if st = decode[status](t, nines(t, time.Minute, "-c", cluster, "status", "--json").stdout); st.Healthy {
-			return
-		}
-	}
-	t.Errorf("not whole after %s: %+v", limit, slices.Clip(st.Conditions))
+	healthyWithin(t, cluster, 5*time.Minute)
 }

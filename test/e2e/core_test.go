@@ -100,8 +100,13 @@ type status struct {
 // healthy waits until the status is good: health checks take a moment to notice.
 func healthy(t *testing.T, cluster string) {
 	t.Helper()
+	healthyWithin(t, cluster, 30*time.Second)
+}
+
+func healthyWithin(t *testing.T, cluster string, limit time.Duration) {
+	t.Helper()
 	var st status
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
 		if st = decode[status](t, nines(t, time.Minute, "-c", cluster, "status", "--json").stdout); st.Healthy {
 			break
 		}
