@@ -2,6 +2,7 @@ package drill
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -103,13 +104,14 @@ func (l *load) settled(window time.Duration) bool {
 	return true
 }
 
-// measured returns what clients of each probe have felt so far, in the order of the probes.
-func (l *load) measured(end time.Duration) []Felt {
+// measured returns what clients of each probe have felt of requests planned at or after from, in the order of the probes.
+func (l *load) measured(from, end time.Duration) []Felt {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := make([]Felt, len(l.probes))
 	for i, p := range l.probes {
-		out[i] = Measure(l.samples[p.Name], p.Late, end)
+		since := slices.DeleteFunc(slices.Clone(l.samples[p.Name]), func(s Sample) bool { return s.At < from })
+		out[i] = Measure(since, p.Late, end)
 	}
 	return out
 }

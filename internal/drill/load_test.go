@@ -32,9 +32,12 @@ func TestLoadIsOpenLoop(t *testing.T) {
 		if !l.settled(time.Second) {
 			t.Error("not settled after a second without failures")
 		}
-		f := l.measured(l.stop())[0]
+		f := l.measured(0, l.stop())[0]
 		if f.Requests != 50 || f.Failed != 10 || f.Longest != 2*time.Second || f.Total != 2*time.Second {
 			t.Errorf("%+v, want 50 requests, 10 failed, 2 s of outage", f)
+		}
+		if f := l.measured(2*time.Second, 5*time.Second)[0]; f.Requests != 30 || f.Failed != 0 || f.Longest != time.Second {
+			t.Errorf("%+v, want 30 requests from 2 s on, the first of which waited for a second", f)
 		}
 		if n, _ := l.failures("x", 1500*ms); n != 5 {
 			t.Errorf("%d failures from 1.5 s on, want 5", n)
@@ -49,7 +52,7 @@ func TestLoadWaitsForRequestsUnderWay(t *testing.T) {
 			Send: func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() }}})
 		<-time.After(1500 * ms)
 		end := l.stop()
-		if f := l.measured(end)[0]; f.Requests != 2 || f.Failed != 2 {
+		if f := l.measured(0, end)[0]; f.Requests != 2 || f.Failed != 2 {
 			t.Errorf("%+v", f)
 		}
 	})

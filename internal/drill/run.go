@@ -44,9 +44,22 @@ func (*NotWholeError) Hint() string {
 	return "see 'nines status', mend what it shows, and run the drill again"
 }
 
+// NotSteadyError says why a run ended before its fault: clients already felt something.
+type NotSteadyError struct{ Felt string }
+
+func (e *NotSteadyError) Error() string {
+	return fmt.Sprintf("clients are not served steadily without any fault, so a fault's share could not be told; in the last %.0f s: %s", baseline.Seconds(), e.Felt)
+}
+
+// Hint says what to do now.
+func (*NotSteadyError) Hint() string {
+	return "look for what else keeps these machines, or the one that measures, busy, and run the drill again"
+}
+
 // The times of a run.
 const (
-	baseline     = 5 * time.Second // load before the fault: the probes must be able to succeed
+	baseline     = 5 * time.Second // load before the fault: clients must be served all the time
+	steadyLimit  = time.Minute     // caches and connections are filled until then
 	settleWindow = 2 * time.Second // without a failure for so long: clients are served again
 	settleLimit  = 60 * time.Second
 	wholeLimit   = 5 * time.Minute
@@ -67,7 +80,9 @@ type run struct {
 	work   Workload
 	report Report
 	load   *load
-	fault  time.Duration // moment of the fault, since the load began
+	// from is when clients began to be served steadily, and fault the moment of the fault, since the load began. What
+	// was before from is not counted.
+	from, fault time.Duration
 	// victims are the nodes that are hurt; a site's were all off from down to up.
 	victims  []string
 	down, up time.Duration
@@ -188,15 +203,7 @@ func (x *run) strike(ctx context.Context) (end time.Duration, whole bool, err er
 		stopWatch()
 		watch.Wait()
 	}()
-	// The fault comes at a random phase of everybody's timers.
-	quiet := baseline + time.Duration(x.rng.Int64N(int64(2*time.Second)))
-	err = x.step("baseline", fmt.Sprintf("load without a fault for %.1f s", quiet.Seconds()), func() error {
-		if !pause(ctx, quiet) {
-			return context.Cause(ctx)
-		}
-		return nil
-	})
-	if err != nil {
+	if err = x.step("baseline", "load without a fault", func() error { return x.steady(ctx) }); err != nil {
 		return 0, false, err
 	}
 	if err = x.choose(ctx); err != nil {
@@ -224,6 +231,26 @@ func (x *run) strike(ctx context.Context) (end time.Duration, whole bool, err er
 		pause(ctx, settleWindow) // what the last step of the recovery costs belongs to the drill
 	}
 	return 0, whole, err
+}
+
+// steady waits until clients have felt nothing for the length of the baseline, and then for a random time: the fault comes at
+// any phase of everybody's timers.
+func (x *run) steady(ctx context.Context) error {
+	for pause(ctx, lookEvery) {
+		now := time.Since(x.load.start)
+		x.from = max(0, now-baseline)
+		felt := x.felt()
+		if now >= baseline && felt == nobody && x.load.settled(baseline) {
+			break
+		}
+		if now > steadyLimit {
+			return &NotSteadyError{felt}
+		}
+	}
+	if !pause(ctx, time.Duration(x.rng.Int64N(int64(2*time.Second)))) {
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // choose says which nodes are hurt.
@@ -364,9 +391,9 @@ func (x *run) hold(ctx context.Context) error {
 	from := time.Now()
 	for {
 		held := time.Since(from)
-		x.say("hold", "clients meanwhile", x.feeling())
+		x.say("hold", "clients meanwhile", x.felt())
 		if held >= x.drill.Hold && (x.drill.Site != nil || x.load.settled(settleWindow) || held > settleLimit) {
-			x.Emit(progress.Event{ID: x.name + "/hold", State: progress.Done, Detail: x.feeling()})
+			x.Emit(progress.Event{ID: x.name + "/hold", State: progress.Done, Detail: x.felt()})
 			return nil
 		}
 		if !pause(ctx, lookEvery) {
@@ -375,16 +402,18 @@ func (x *run) hold(ctx context.Context) error {
 	}
 }
 
-// feeling says in one line which probes have felt something so far.
-func (x *run) feeling() string {
+const nobody = "nobody has felt anything"
+
+// felt says in one line which probes have felt something so far.
+func (x *run) felt() string {
 	var parts []string
-	for i, f := range x.load.measured(time.Since(x.load.start)) {
+	for i, f := range x.load.measured(x.from, time.Since(x.load.start)) {
 		if f.Failed > 0 || f.Longest > 0 {
 			parts = append(parts, fmt.Sprintf("%s %.1f s", x.load.probes[i].Name, f.Longest.Seconds()))
 		}
 	}
 	if len(parts) == 0 {
-		return "nobody has felt anything"
+		return nobody
 	}
 	return "longest outage: " + strings.Join(parts, ", ")
 }
@@ -460,11 +489,10 @@ func (x *run) conclude(ctx context.Context, end time.Duration, whole bool) error
 	if err != nil { // what cannot be verified is not passed
 		e.wounded = append(e.wounded, "acknowledged writes could not be verified: "+failure(err))
 	}
-	for i, f := range x.load.measured(end) {
+	for i, f := range x.load.measured(x.from, end) {
 		name := x.load.probes[i].Name
-		_, reason := x.load.failures(name, 0)
+		all, reason := x.load.failures(name, x.from)
 		e.probes = append(e.probes, probeReport(name, f, reason))
-		all, _ := x.load.failures(name, 0)
 		if since, _ := x.load.failures(name, x.fault-x.load.probes[i].Timeout); all > since {
 			e.baseline = append(e.baseline, name)
 		}

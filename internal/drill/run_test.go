@@ -314,6 +314,37 @@ func TestGateRefuses(t *testing.T) {
 	}
 }
 
+// A fault is not done before clients are served steadily; what they felt until then is not counted.
+func TestSteadyFirst(t *testing.T) {
+	for _, tc := range []struct {
+		rough   time.Duration // from the first request on
+		refuses bool
+	}{{0, false}, {20 * time.Second, false}, {time.Hour, true}} {
+		s := &site{vip: "ctl3", rejoin: time.Second}
+		r := runnerFor(t, s)
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			s.deaf = start.Add(tc.rough)
+			var at time.Duration
+			s.onFault = func() { at = time.Since(start) }
+			rep, err := r.Run(t.Context(), drillNamed(t, "kill-keystone"), 1)
+			var refused *NotSteadyError
+			if errors.As(err, &refused) != tc.refuses {
+				t.Fatalf("rough for %v: error %v", tc.rough, err)
+			}
+			if tc.refuses {
+				if !strings.Contains(err.Error(), "vip-tcp") || !slices.Equal(s.log, []string{"close"}) {
+					t.Errorf("error %v, did %q", err, s.log)
+				}
+				return
+			}
+			if rep.Verdict != Pass || at < tc.rough+baseline {
+				t.Errorf("rough for %v: %s %v, fault after %v", tc.rough, rep.Verdict, rep.Reasons, at)
+			}
+		})
+	}
+}
+
 func TestGate(t *testing.T) {
 	c := testCluster()
 	whole := func() Snapshot {
