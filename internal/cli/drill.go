@@ -23,9 +23,9 @@ import (
 type drillSite interface {
 	// Drills lists what can be drilled here. It needs no agent.
 	Drills() ([]drill.Drill, error)
-	// Open connects to the cluster, before anything is shown: the process may be replaced by one
+	// Open connects to the cluster for these drills, before anything is shown: the process may be replaced by one
 	// that lives in the lab's network. Close drops the connection.
-	Open() error
+	Open(ctx context.Context, drills []drill.Drill) error
 	Close()
 	// Run does one run and keeps its evidence.
 	Run(ctx context.Context, d drill.Drill, seed uint64, emit progress.Emit) (drill.Report, error)
@@ -115,7 +115,7 @@ limits, 1: something could not be measured.`,
 			if err != nil {
 				return err
 			}
-			if err := s.Open(); err != nil {
+			if err := s.Open(cmd.Context(), drills); err != nil {
 				return err
 			}
 			defer s.Close()

@@ -4,18 +4,23 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 
 	"nines/internal/app"
 	"nines/internal/config"
 	"nines/internal/drill"
 	"nines/internal/lab"
 	"nines/internal/progress"
+	"nines/internal/smoke"
+	"nines/internal/smoke/guest"
 )
 
 // clusterDrills is the real drillSite: the cluster the command line means.
 type clusterDrills struct {
 	g       *globals
 	session *app.Session
+	smoke   *clusterSmoke // makes instances for drills that need one
+	guest   guest.Image
 }
 
 // drillsHere is newDrillCommand's site for real clusters and labs.
@@ -35,8 +40,19 @@ func (s *clusterDrills) Drills() ([]drill.Drill, error) {
 }
 
 // Open implements drillSite.
-func (s *clusterDrills) Open() (err error) {
-	s.session, err = s.g.open()
+func (s *clusterDrills) Open(ctx context.Context, drills []drill.Drill) (err error) {
+	instances := slices.ContainsFunc(drills, drill.Drill.NeedsInstance)
+	s.smoke = &clusterSmoke{g: s.g}
+	if instances {
+		if s.guest, err = s.smoke.Guest(ctx, guest.Image{}); err != nil {
+			return err
+		}
+	}
+	if s.session, err = s.g.open(); err != nil || !instances {
+		return err
+	}
+	s.smoke.session = s.session
+	s.smoke.cloud, err = logIn(ctx, s.session)
 	return err
 }
 
@@ -58,9 +74,13 @@ func (s *clusterDrills) Run(ctx context.Context, d drill.Drill, seed uint64, emi
 	folder := drill.Folder{Dir: session.Path("drills")}
 	r := drill.Runner{
 		Cluster: session.Cluster, Injector: agents, Observer: agents, Emit: emit,
-		Workload: func(run string) drill.Workload {
-			return &drill.Network{Cluster: session.Cluster, CA: ca, Credentials: agents, Run: run,
+		Workload: func(run string, d drill.Drill) drill.Workload {
+			w := &drill.Network{Cluster: session.Cluster, CA: ca, Credentials: agents, Run: run,
 				APIs: drill.APIs(session.Cluster, app.Services())}
+			if d.NeedsInstance() {
+				w.Instance = func(ctx context.Context) (drill.Instance, error) { return s.instance(ctx, emit) }
+			}
+			return w
 		},
 		Ledger: folder.Ledger, Evidence: folder.Samples,
 		Versions: map[string]string{"nines": Version(), "release": string(session.Cluster.Release)},
@@ -73,6 +93,31 @@ func (s *clusterDrills) Run(ctx context.Context, d drill.Drill, seed uint64, emi
 		return report, err
 	}
 	return report, folder.Report(report)
+}
+
+// lent is an instance, and what ends the run that made it.
+type lent struct {
+	*smoke.Lent
+	end func()
+}
+
+// Remove implements drill.Instance.
+func (l lent) Remove(ctx context.Context) error {
+	defer l.end()
+	return l.Lent.Remove(ctx)
+}
+
+func (s *clusterDrills) instance(ctx context.Context, emit progress.Emit) (drill.Instance, error) {
+	r, end, err := s.smoke.runner(s.guest, emit)
+	if err != nil {
+		return nil, err
+	}
+	l, err := r.Lend(ctx)
+	if err != nil {
+		end()
+		return nil, err
+	}
+	return lent{l, end}, nil
 }
 
 // labPower is the power button of a lab's machines.

@@ -23,8 +23,11 @@ type rehearsal struct {
 func (r *rehearsal) Drills() ([]drill.Drill, error) {
 	return []drill.Drill{{Name: "kill-x", Title: "kill x", Limits: []drill.Limit{{Probe: "vip-tcp", NoFailures: true}}}, {Name: "freeze-x", Title: "freeze x"}}, nil
 }
-func (r *rehearsal) Open() error { r.open++; return nil }
-func (r *rehearsal) Close()      { r.open-- }
+func (r *rehearsal) Open(context.Context, []drill.Drill) error {
+	r.open++
+	return nil
+}
+func (r *rehearsal) Close() { r.open-- }
 func (r *rehearsal) Run(_ context.Context, d drill.Drill, seed uint64, _ progress.Emit) (drill.Report, error) {
 	r.seeds = append(r.seeds, seed)
 	n := len(r.seeds) - 1

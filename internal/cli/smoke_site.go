@@ -60,12 +60,17 @@ func (s *clusterSmoke) Open(ctx context.Context) (err error) {
 	if s.session, err = s.g.open(); err != nil {
 		return err
 	}
-	clouds := filepath.Join(filepath.Dir(s.session.File), "clouds.yaml")
-	if _, err := os.Stat(clouds); errors.Is(err, fs.ErrNotExist) {
-		return &hinted{"there is no " + clouds, "'nines apply' writes it, on the machine that deployed the cluster"}
-	}
-	s.cloud, err = smoke.Login(ctx, smoke.Credentials{File: clouds, Cloud: s.session.Cluster.Name, CA: s.session.Path("ca.pem")})
+	s.cloud, err = logIn(ctx, s.session)
 	return err
+}
+
+// logIn logs in to the session's cloud, as the admin of its clouds.yaml.
+func logIn(ctx context.Context, session *app.Session) (smoke.Cloud, error) {
+	clouds := filepath.Join(filepath.Dir(session.File), "clouds.yaml")
+	if _, err := os.Stat(clouds); errors.Is(err, fs.ErrNotExist) {
+		return nil, &hinted{"there is no " + clouds, "'nines apply' writes it, on the machine that deployed the cluster"}
+	}
+	return smoke.Login(ctx, smoke.Credentials{File: clouds, Cloud: session.Cluster.Name, CA: session.Path("ca.pem")})
 }
 
 // Close implements smokeSite.

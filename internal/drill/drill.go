@@ -11,6 +11,7 @@ package drill
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -29,6 +30,7 @@ const (
 	Writer       Target = "the node that takes the database writes"
 	QueueLeader  Target = "the node that leads the probed queue"
 	Compute      Target = "a compute"
+	Gateway      Target = "the gateway of an instance"
 	Controllers  Target = "all controllers"
 	Majority     Target = "most of the controllers"
 )
@@ -47,6 +49,9 @@ type Drill struct {
 	// Hold is how long the fault lasts at least; a kill ends by itself.
 	Hold time.Duration `json:"-"`
 }
+
+// NeedsInstance: the cluster's users have an instance while it runs, made for it.
+func (d Drill) NeedsInstance() bool { return d.Target == Gateway }
 
 // Site is a fault of more than one machine. All are switched on again together. Clients are promised nothing but that
 // every acknowledged write survives, and that nobody has to lend a hand.
@@ -93,6 +98,7 @@ const (
 	ProbeWrite     = "db-write"
 	ProbeConnect   = "db-connect-write"
 	ProbeBroker    = "amqp"
+	ProbeInstance  = "instance" // over its floating address
 )
 
 // The figures the product promises on the lab. A drill without a figure of its own is held to the
@@ -105,6 +111,7 @@ var (
 	limitWrite     = Limit{Probe: ProbeWrite, Outage: 4 * time.Second}
 	limitConnect   = Limit{Probe: ProbeConnect, Outage: 4 * time.Second}
 	limitBroker    = Limit{Probe: ProbeBroker, Outage: 8 * time.Second}
+	limitInstance  = Limit{Probe: ProbeInstance, Outage: 4 * time.Second}
 )
 
 func standardLimits() []Limit {
@@ -175,6 +182,9 @@ func powerDrills(c *model.Cluster) []Drill {
 	add("haproxy", "vip-holder-power-off", VIPHolder, Limit{Probe: ProbeToken, Outage: limitAPI.Outage})
 	add("galera", "db-writer-power-off", Writer)
 	add("rabbitmq", "rabbitmq-node-power-off", QueueLeader)
+	if c.Runs("nova") {
+		add("neutron", "gateway-power-off", Gateway, limitInstance)
+	}
 	return out
 }
 
@@ -286,6 +296,16 @@ type Probe struct {
 	Send func(ctx context.Context, n int) error
 }
 
+// Instance is an instance in the cluster's cloud.
+type Instance interface {
+	// Address is where it answers from outside.
+	Address() netip.AddrPort
+	// Gateway says which node what is sent there goes through now.
+	Gateway(ctx context.Context) (node string, err error)
+	// Remove deletes it with all that was made for it.
+	Remove(ctx context.Context) error
+}
+
 // Acks is what became of acknowledged writes.
 type Acks struct {
 	Written int `json:"written"` // acknowledged to the probes
@@ -298,7 +318,7 @@ type Acks struct {
 type Workload interface {
 	// Open prepares tables and queues and returns the probes.
 	Open(ctx context.Context, ledger *Ledger) ([]Probe, error)
-	// Locate says which node is the Writer or the QueueLeader now.
+	// Locate says which node is the Writer, the QueueLeader or the Gateway now.
 	Locate(ctx context.Context, t Target) (node string, err error)
 	// Verify compares the ledger with what the cluster still has, after the load has ended.
 	Verify(ctx context.Context) (Acks, error)

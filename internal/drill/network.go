@@ -40,14 +40,17 @@ type Network struct {
 	Credentials Credentials
 	// APIs are asked beside Keystone.
 	APIs []API
+	// Instance, if set, makes an instance that is probed too.
+	Instance func(ctx context.Context) (Instance, error)
 	// Run names the rows and the queue of this run, unique.
 	Run string
 
-	tls    *tls.Config
-	ledger *Ledger
-	rows   *rows
-	broker *broker
-	closes []func()
+	tls      *tls.Config
+	ledger   *Ledger
+	rows     *rows
+	broker   *broker
+	instance Instance
+	closes   []func()
 }
 
 func hostPort(a netip.Addr, port int) string { return net.JoinHostPort(a.String(), strconv.Itoa(port)) }
@@ -62,7 +65,7 @@ func (w *Network) Open(ctx context.Context, ledger *Ledger) ([]Probe, error) {
 	}
 	w.tls, w.ledger = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, ledger
 	probes := []Probe{}
-	for _, open := range []func(context.Context) ([]Probe, error){w.openAPI, w.openAPIs, w.openRows, w.openBroker} {
+	for _, open := range []func(context.Context) ([]Probe, error){w.openInstance, w.openAPI, w.openAPIs, w.openRows, w.openBroker} {
 		add, err := open(ctx)
 		if err != nil {
 			return nil, err
@@ -70,6 +73,17 @@ func (w *Network) Open(ctx context.Context, ledger *Ledger) ([]Probe, error) {
 		probes = append(probes, add...)
 	}
 	return probes, nil
+}
+
+func (w *Network) openInstance(ctx context.Context) (_ []Probe, err error) {
+	if w.Instance == nil {
+		return nil, nil
+	}
+	if w.instance, err = w.Instance(ctx); err != nil {
+		return nil, fmt.Errorf("make an instance: %w", err)
+	}
+	return []Probe{{Name: ProbeInstance, Every: time.Second / 20, Timeout: time.Second, Late: time.Second / 2,
+		Send: tcpProbe(w.instance.Address().String())}}, nil
 }
 
 func (w *Network) openAPI(ctx context.Context) ([]Probe, error) {
@@ -136,6 +150,8 @@ func (w *Network) Locate(ctx context.Context, t Target) (string, error) {
 		name, err = w.rows.writer(ctx)
 	case t == QueueLeader && w.broker != nil:
 		name, err = w.queueLeader(ctx)
+	case t == Gateway && w.instance != nil:
+		name, err = w.instance.Gateway(ctx)
 	default:
 		err = errors.New("no probe knows it")
 	}
@@ -238,6 +254,9 @@ func (w *Network) Verify(ctx context.Context) (Acks, error) {
 // Close implements Workload. It may be called after a failed Open.
 func (w *Network) Close(ctx context.Context) error {
 	var errs []error
+	if w.instance != nil {
+		errs = append(errs, w.instance.Remove(ctx))
+	}
 	if w.broker != nil {
 		errs = append(errs, w.broker.close(ctx))
 	}

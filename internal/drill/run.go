@@ -21,8 +21,8 @@ type Runner struct {
 	Power    Power // nil: machines cannot be switched off
 	Injector Injector
 	Observer Observer
-	// Workload makes the load of one run, whose name is unique.
-	Workload func(run string) Workload
+	// Workload makes the load of one run of a drill; the run's name is unique.
+	Workload func(run string, d Drill) Workload
 	// Ledger makes the ledger of one run.
 	Ledger func(run string) (*Ledger, error)
 	// Evidence, if set, is told the samples of each run, by probe, and returns where it put them.
@@ -170,7 +170,7 @@ func (x *run) underLoad(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, ledger.Close()) }()
-	x.work = x.Workload(x.name)
+	x.work = x.Workload(x.name, x.drill)
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 		defer cancel()
@@ -273,7 +273,7 @@ func (x *run) choose(ctx context.Context) error {
 
 // victim looks up the node to hurt, now.
 func (x *run) victim(ctx context.Context) (string, error) {
-	if x.drill.Target == Writer || x.drill.Target == QueueLeader {
+	if slices.Contains([]Target{Writer, QueueLeader, Gateway}, x.drill.Target) {
 		return x.work.Locate(ctx, x.drill.Target)
 	}
 	s, err := x.Observer.Snapshot(ctx)

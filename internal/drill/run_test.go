@@ -174,7 +174,7 @@ func (f faulty) Faults(*model.Cluster) []service.Fault {
 func runnerFor(t *testing.T, s *site) *Runner {
 	dir := t.TempDir()
 	return &Runner{Cluster: testCluster(), Power: s, Injector: s, Observer: s, Emit: progress.Discard,
-		Workload: func(string) Workload { return s },
+		Workload: func(string, Drill) Workload { return s },
 		Ledger:   func(run string) (*Ledger, error) { return NewLedger(filepath.Join(dir, run)) }}
 }
 

@@ -19,6 +19,8 @@ type Cloud interface {
 	State(ctx context.Context, t Thing) (State, error)
 	// External returns a network with floating addresses, if there is one.
 	External(ctx context.Context) (network Thing, found bool, err error)
+	// Gateway says which node what passes a router goes through now.
+	Gateway(ctx context.Context, router Thing) (node string, err error)
 	// Attach and Detach ask for a server to get and to give back a volume.
 	Attach(ctx context.Context, server, volume Thing) error
 	Detach(ctx context.Context, server, volume Thing) error

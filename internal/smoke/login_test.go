@@ -270,6 +270,23 @@ func TestRequestsThatLookAndDelete(t *testing.T) {
 	}
 }
 
+func TestGatewayOfARouter(t *testing.T) {
+	for answer, want := range map[string]string{
+		`{"ports":[{"id":"g","binding:host_id":"ctl2"}]}`: "ctl2",
+		`{"ports":[{"id":"g","binding:host_id":""}]}`:     "",
+		`{"ports":[]}`: "",
+	} {
+		o, api := openFake(t, map[string]string{"GET /network/v2.0/ports": "200 " + answer})
+		got, err := o.Gateway(t.Context(), Thing{Kind: KindRouter, ID: "r", Name: "router"})
+		if got != want || (err != nil) != (want == "") {
+			t.Errorf("%s: %q, %v", answer, got, err)
+		}
+		if asked := api.requests(); !slices.Contains(asked, "GET /network/v2.0/ports?device_id=r&device_owner=network%3Arouter_gateway") {
+			t.Errorf("asked %q", asked)
+		}
+	}
+}
+
 func TestAnswersThatSayNo(t *testing.T) {
 	const path = "/network/v2.0/networks"
 	o, _ := openFake(t, map[string]string{

@@ -11,6 +11,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/external"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/floatingips"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/routers"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/portsbinding"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/security/groups"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/security/rules"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
@@ -142,6 +143,23 @@ func (o *openStack) External(ctx context.Context) (network Thing, found bool, er
 		}
 	}
 	return Thing{}, false, nil
+}
+
+// Gateway implements Cloud. It is the node that Neutron last saw take the router's outer port, with OVN as with
+// routers over VRRP.
+func (o *openStack) Gateway(ctx context.Context, router Thing) (node string, err error) {
+	page, err := ports.List(o.network, ports.ListOpts{DeviceID: router.ID, DeviceOwner: "network:router_gateway"}).AllPages(ctx)
+	if err != nil {
+		return "", meaning(err)
+	}
+	var bound []portsbinding.PortsBindingExt
+	if err := ports.ExtractPortsInto(page, &bound); err != nil {
+		return "", err
+	}
+	if len(bound) != 1 || bound[0].HostID == "" {
+		return "", fmt.Errorf("router %s has no outer port at a node", router.Name)
+	}
+	return bound[0].HostID, nil
 }
 
 func (o *openStack) removeNetwork(ctx context.Context, t Thing) error {

@@ -10,10 +10,12 @@ package smoke
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -86,6 +88,43 @@ func (r *Runner) Run(ctx context.Context, keep bool) Report {
 	return report
 }
 
+// Lent is an instance that a run has made for somebody else to use.
+type Lent struct {
+	runner *Runner
+	things *things
+}
+
+// Lend makes an instance that is reached from outside. It is the caller's until Remove.
+func (r *Runner) Lend(ctx context.Context) (*Lent, error) {
+	r.begin()
+	l := &Lent{runner: r, things: &things{names: names{id: r.ID}}}
+	r.removeLeftovers(ctx)
+	if err := r.do(ctx, l.things, append(r.base(), r.instance()...)); err != nil {
+		r.cleanUp(ctx)
+		return nil, err
+	}
+	return l, nil
+}
+
+// Address is where the instance answers from outside.
+func (l *Lent) Address() netip.AddrPort {
+	return netip.AddrPortFrom(l.things.address.Address, guestPort)
+}
+
+// Gateway says which node what is sent there goes through now.
+func (l *Lent) Gateway(ctx context.Context) (node string, err error) {
+	return l.runner.Cloud.Gateway(ctx, l.things.router)
+}
+
+// Remove deletes the instance with all that was made for it.
+func (l *Lent) Remove(ctx context.Context) error {
+	l.runner.cleanUp(ctx)
+	if l.runner.steps.failed() {
+		return errors.New("not all of the instance could be deleted: 'nines smoke --clean' tries again")
+	}
+	return nil
+}
+
 // Clean removes what all runs have left there that are not at work, also what was kept.
 func (r *Runner) Clean(ctx context.Context) Report {
 	began := time.Now()
@@ -135,7 +174,7 @@ type stage struct {
 
 // make does all steps up to the first that fails.
 func (r *Runner) make(ctx context.Context, t *things) error {
-	return r.do(ctx, t, append(r.base(), r.proof()...))
+	return r.do(ctx, t, slices.Concat(r.base(), r.instance(), r.proof()))
 }
 
 func (r *Runner) do(ctx context.Context, t *things, stages []stage) error {
@@ -175,10 +214,9 @@ func (r *Runner) base() []stage {
 	}
 }
 
-// proof makes the instance and uses it.
-func (r *Runner) proof() []stage {
+// instance makes an instance that is reached from outside.
+func (r *Runner) instance() []stage {
 	return []stage{
-		{"make volume", limitVolume, r.makeVolume},
 		{"make port", limitRequest, func(ctx context.Context, t *things) (detail string, err error) {
 			t.port, err = r.Cloud.Make(ctx, t.names.of("port"), PortSpec{Network: t.network, Group: t.group})
 			return t.port.Address.String(), err
@@ -186,6 +224,13 @@ func (r *Runner) proof() []stage {
 		{"boot instance", limitBoot, r.bootInstance},
 		{"give it a floating address", limitRequest, r.giveAddress},
 		{"reach the instance", limitBoot, r.reachInstance},
+	}
+}
+
+// proof uses the instance.
+func (r *Runner) proof() []stage {
+	return []stage{
+		{"make volume", limitVolume, r.makeVolume},
 		{"attach volume", limitVolume, r.attachVolume},
 		{"see the disk in the instance", limitRequest, r.seeDisk(true)},
 		{"snapshot of the volume", limitVolume, r.snapshotVolume},

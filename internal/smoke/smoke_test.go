@@ -191,6 +191,15 @@ func (c *fakeCloud) External(context.Context) (Thing, bool, error) {
 	return Thing{}, false, c.request("external")
 }
 
+func (c *fakeCloud) Gateway(_ context.Context, router Thing) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.find(router) == nil {
+		return "", ErrGone
+	}
+	return "ctl2", c.request("gateway")
+}
+
 func (c *fakeCloud) Attach(_ context.Context, server, volume Thing) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -304,7 +313,7 @@ func TestRunMakesUsesAndDeletes(t *testing.T) {
 			t.Fatalf("failed: %+v", report.Steps)
 		}
 		want := []string{"upload images", "external network", "make network", "make router", "make security group", "make flavor", "make key pair",
-			"make volume", "make port", "boot instance", "give it a floating address", "reach the instance", "attach volume", "see the disk in the instance",
+			"make port", "boot instance", "give it a floating address", "reach the instance", "make volume", "attach volume", "see the disk in the instance",
 			"snapshot of the volume", "image of the instance", "detach volume", "see it gone in the instance",
 			"delete floating address", "delete instance", "delete volume snapshot", "delete volume", "delete port", "delete router", "delete network",
 			"delete security group", "delete flavor", "delete key pair", "delete image"}
@@ -318,6 +327,38 @@ func TestRunMakesUsesAndDeletes(t *testing.T) {
 		slices.Sort(c.deleted)
 		if diff := cmp.Diff(c.made, c.deleted); diff != "" {
 			t.Errorf("made and not deleted, or the other way round (-made +deleted):\n%s", diff)
+		}
+	})
+}
+
+// TestLend: an instance for somebody else's use is reached before it is handed over, and gone when it was given back. What
+// could not be made leaves nothing.
+func TestLend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &fakeCloud{things: strangers()}
+		before := c.left()
+		lent, err := testRunner(t, c).Lend(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if gateway, err := lent.Gateway(t.Context()); gateway != "ctl2" || err != nil || lent.Address().Port() != guestPort || !lent.Address().IsValid() {
+			t.Errorf("at %s through %q, %v", lent.Address(), gateway, err)
+		}
+		if err := lent.Remove(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff(before, c.left()); diff != "" {
+			t.Errorf("what is left (-want +got):\n%s", diff)
+		}
+
+		c = &fakeCloud{fail: func(request string) error {
+			if request == "visit" {
+				return errCloud
+			}
+			return nil
+		}}
+		if _, err := testRunner(t, c).Lend(t.Context()); err == nil || len(c.left()) > 0 {
+			t.Errorf("error %v, left %v", err, c.left())
 		}
 	})
 }
