@@ -97,6 +97,7 @@ type Service struct {
 	shown func(context.Context, service.Env) ([]byte, error)
 	// progress tells a member that stands still from one that has nothing to do.
 	progress progress
+	pauses   pauses
 	// flushed has what Galera saved of the present view on the disk.
 	flushed flushed
 	// healing says which step of a recovery is under way on this node; nil: none.

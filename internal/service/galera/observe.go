@@ -23,7 +23,7 @@ func (*Service) Interval() time.Duration { return 300 * time.Millisecond }
 var shownFacts = []string{
 	"wsrep_cluster_state_uuid", "wsrep_cluster_size", "wsrep_cluster_conf_id", "wsrep_cluster_status",
 	"wsrep_local_state", "wsrep_local_state_comment", "wsrep_last_committed", "wsrep_ready",
-	"wsrep_local_recv_queue", "wsrep_flow_control_paused", "wsrep_local_cached_downto",
+	"wsrep_local_recv_queue", "wsrep_local_cached_downto",
 }
 
 // Observe reads the member's status over the local socket.
@@ -37,7 +37,48 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 	if still := s.progress.note(st, time.Now()); still > standstill {
 		stalled(&o, st, still)
 	}
+	if share := s.pauses.note(st, time.Now()); share > tooSlow {
+		o.Conditions = append(o.Conditions, health.Condition{Code: "galera-flow-control", Severity: health.Warning,
+			Text: fmt.Sprintf("replication was paused for %.0f%% of the last %.0f s: a member is too slow", share*100, pauseWindow.Seconds()),
+			Hint: "look for a slow disk or a busy processor on the member with the longest wsrep_local_recv_queue"})
+	}
 	return o
+}
+
+// pauseWindow is the time over which pauses are counted, and tooSlow the share of it that a member may ask the others to pause for.
+const (
+	pauseWindow = 30 * time.Second
+	tooSlow     = 0.1
+)
+
+// pauses remembers how long the member saw replication paused. Galera's own wsrep_flow_control_paused is a share of the time since
+// the server's start: after a member has joined it tells of the joining for minutes.
+type pauses struct {
+	mu   sync.Mutex
+	seen []pause // of the window, the oldest first
+}
+
+type pause struct {
+	at    time.Time
+	total int // nanoseconds since the server's start
+}
+
+// note returns the share of the window in which replication was paused; 0 until the window is full.
+func (p *pauses) note(st status, now time.Time) float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	total := st.number("wsrep_flow_control_paused_ns")
+	if n := len(p.seen); n > 0 && total < p.seen[n-1].total {
+		p.seen = nil // the server is another one
+	}
+	p.seen = append(p.seen, pause{now, total})
+	for len(p.seen) > 1 && now.Sub(p.seen[1].at) >= pauseWindow {
+		p.seen = p.seen[1:]
+	}
+	if length := now.Sub(p.seen[0].at); length >= pauseWindow {
+		return float64(total-p.seen[0].total) / float64(length)
+	}
+	return 0
 }
 
 // standstill is how long a member may have write sets to apply and apply none. The
@@ -106,12 +147,6 @@ func observation(st status) service.Observation {
 			Hint: "it is being brought up to date by another member; wait"})
 	case st.number("wsrep_local_state") == stateDonor:
 		o.Conditions = append(o.Conditions, health.Condition{Code: "galera-donor", Severity: health.Notice, Text: "the member sends its state to another one", Hint: "wait"})
-	}
-	// The share of time since the last FLUSH STATUS, or start, in which replication was paused.
-	if p, err := strconv.ParseFloat(st["wsrep_flow_control_paused"], 64); err == nil && p > 0.1 {
-		o.Conditions = append(o.Conditions, health.Condition{Code: "galera-flow-control", Severity: health.Warning,
-			Text: fmt.Sprintf("replication was paused for %.0f%% of the time: a member is too slow", p*100),
-			Hint: "look for a slow disk or a busy processor on the member with the longest wsrep_local_recv_queue"})
 	}
 	return o
 }

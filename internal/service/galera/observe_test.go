@@ -1,8 +1,11 @@
 package galera
 
 import (
+	"math"
 	"slices"
+	"strconv"
 	"testing"
+	"time"
 
 	"nines/internal/service"
 	"nines/internal/service/galera/recovery"
@@ -38,13 +41,30 @@ func TestObservation(t *testing.T) {
 		"joined":         {with("wsrep_local_state", "3"), false, []string{"galera-not-synced"}},
 		"not ready":      {with("wsrep_ready", "OFF"), false, []string{"galera-not-synced"}},
 		"non-Primary":    {with("wsrep_cluster_status", "non-Primary", "wsrep_ready", "OFF"), false, []string{"galera-non-primary"}},
-		"slowed":         {with("wsrep_flow_control_paused", "0.25"), true, []string{"galera-flow-control"}},
 		"without Galera": {status{}, false, []string{"galera-non-primary"}},
 	}
 	for name, c := range cases {
 		o := observation(c.status)
 		if o.Serving != c.serving || !slices.Equal(codes(o), c.codes) || o.Reason == "" {
 			t.Errorf("%s: serving %v (%s), %v", name, o.Serving, o.Reason, codes(o))
+		}
+	}
+}
+
+// What is said of pauses is of the last half minute alone: not of the joining before, nor of another server.
+func TestPausesOfLate(t *testing.T) {
+	var p pauses
+	start := time.Now()
+	at := func(seconds int, paused time.Duration) float64 {
+		return p.note(status{"wsrep_flow_control_paused_ns": strconv.FormatInt(paused.Nanoseconds(), 10)}, start.Add(time.Duration(seconds)*time.Second))
+	}
+	for s, c := range []struct {
+		paused time.Duration
+		want   float64
+	}{{20 * time.Second, 0}, {20 * time.Second, 0}, {20 * time.Second, 0}, {20 * time.Second, 0}, {26 * time.Second, 0.2}, {32 * time.Second, 0.4},
+		{32 * time.Second, 0.4}, {32 * time.Second, 0.2}, {32 * time.Second, 0}, {0, 0}, {6 * time.Second, 0}, {6 * time.Second, 0}, {6 * time.Second, 0.2}} {
+		if got := at(s*10, c.paused); math.Abs(got-c.want) > 0.001 {
+			t.Errorf("after %d s: %.2f, want %.2f", s*10, got, c.want)
 		}
 	}
 }
