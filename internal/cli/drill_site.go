@@ -86,7 +86,7 @@ func (s *clusterDrills) Run(ctx context.Context, d drill.Drill, seed uint64, emi
 		Versions: map[string]string{"nines": Version(), "release": string(session.Cluster.Release)},
 	}
 	if l, ok := labOf(session.File); ok {
-		r.Power, r.Environment = labPower{l}, "lab"
+		r.Machines, r.Environment = labMachines{l}, "lab"
 	}
 	report, err := r.Run(ctx, d, seed)
 	if err != nil {
@@ -120,15 +120,19 @@ func (s *clusterDrills) instance(ctx context.Context, emit progress.Emit) (drill
 	return lent{l, end}, nil
 }
 
-// labPower is the power button of a lab's machines.
-type labPower struct{ lab *lab.Lab }
+// labMachines implements drill.Machines for a lab.
+type labMachines struct{ lab *lab.Lab }
 
-func (p labPower) Off(ctx context.Context, node string) error { return p.lab.PowerOff(ctx, node) }
-func (p labPower) Cut(ctx context.Context, node string) error { return p.lab.PowerCut(ctx, node) }
-func (p labPower) On(ctx context.Context, node string) error  { return p.lab.PowerOn(ctx, node) }
-func (p labPower) Stop(ctx context.Context, node string) error {
-	return p.lab.PowerStop(ctx, node)
+func (m labMachines) Cut(ctx context.Context, node string) error { return m.lab.PowerCut(ctx, node) }
+func (m labMachines) On(ctx context.Context, node string) error  { return m.lab.PowerOn(ctx, node) }
+func (m labMachines) Stop(ctx context.Context, node string) error {
+	return m.lab.PowerStop(ctx, node)
 }
-func (p labPower) Lose(_ context.Context, node, path string) error {
-	return p.lab.Lose(node, path)
+func (m labMachines) Lose(_ context.Context, node, path string) error {
+	return m.lab.Lose(node, path)
 }
+
+func (m labMachines) CableOut(ctx context.Context, node string) error {
+	return m.lab.CableOut(ctx, node)
+}
+func (m labMachines) CableIn(ctx context.Context, node string) error { return m.lab.CableIn(ctx, node) }

@@ -37,7 +37,7 @@ after 'nines lab down'. It needs root.`,
 	name := cmd.PersistentFlags().String("name", lab.DefaultName, "`NAME` of the lab; two labs side by side need two names")
 	cmd.AddCommand(
 		newLabUpCommand(name, deploy), newLabDownCommand(name), newLabStatusCommand(name),
-		newLabSSHCommand(name), newLabPowerCommand(name), newLabExecCommand(name), newLabServeCommand(name),
+		newLabSSHCommand(name), newLabPowerCommand(name), newLabCableCommand(name), newLabExecCommand(name), newLabServeCommand(name),
 	)
 	return cmd
 }
@@ -208,22 +208,34 @@ func newLabSSHCommand(name *string) *cobra.Command {
 	return cmd
 }
 
+// handle is something that is done to machines of a lab.
+type handle struct {
+	use, short string
+	press      func(*lab.Lab, context.Context, ...string) error
+}
+
 func newLabPowerCommand(name *string) *cobra.Command {
+	return newLabHandlesCommand(name, "power", "Press power buttons",
+		handle{"on", "Boot machines", (*lab.Lab).PowerOn},
+		handle{"off", "Take the power away; the disks keep what was written to them", (*lab.Lab).PowerOff},
+		handle{"stop", "Shut machines down, service by service", (*lab.Lab).PowerStop},
+		handle{"cut", "Take the power away; what was not flushed to disk is lost", (*lab.Lab).PowerCut})
+}
+
+func newLabCableCommand(name *string) *cobra.Command {
+	return newLabHandlesCommand(name, "cable", "Pull the cables of the management network",
+		handle{"out", "Pull the cables: the machines run on and reach nobody there", (*lab.Lab).CableOut},
+		handle{"in", "Put the cables in again", (*lab.Lab).CableIn})
+}
+
+func newLabHandlesCommand(name *string, use, short string, handles ...handle) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "power",
-		Short: "Press power buttons",
+		Use:   use,
+		Short: short,
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	for _, action := range []struct {
-		use, short string
-		press      func(*lab.Lab, context.Context, ...string) error
-	}{
-		{"on", "Boot machines", (*lab.Lab).PowerOn},
-		{"off", "Take the power away; the disks keep what was written to them", (*lab.Lab).PowerOff},
-		{"stop", "Shut machines down, service by service", (*lab.Lab).PowerStop},
-		{"cut", "Take the power away; what was not flushed to disk is lost", (*lab.Lab).PowerCut},
-	} {
+	for _, action := range handles {
 		cmd.AddCommand(&cobra.Command{
 			Use:   action.use + " NODE...",
 			Short: action.short,

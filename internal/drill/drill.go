@@ -41,8 +41,8 @@ type Drill struct {
 	Title  string  `json:"title"`
 	Target Target  `json:"target"`
 	Limits []Limit `json:"limits"`
-	// Power: the machine's power is cut, unflushed data is lost. Otherwise Fault is a signal to a unit.
-	Power bool          `json:"power"`
+	// Way is how a node is hurt. With BySignal, Fault says which, to what.
+	Way   Way           `json:"way"`
 	Fault service.Fault `json:"-"`
 	// Site, if set, says how more than one machine goes down.
 	Site *Site `json:"-"`
@@ -53,7 +53,18 @@ type Drill struct {
 // NeedsInstance: the cluster's users have an instance while it runs, made for it.
 func (d Drill) NeedsInstance() bool { return d.Target == Gateway }
 
-// Site is a fault of more than one machine. All are switched on again together. Clients are promised nothing but that
+// Way is a way to hurt a node.
+type Way string
+
+// The ways. Without power, what was not flushed to the disk is lost; without its cable a machine runs on and reaches nobody in the
+// management network.
+const (
+	ByPower  Way = "power"
+	ByCable  Way = "cable"
+	BySignal Way = "signal"
+)
+
+// Site is a fault of more than one machine. Clients are promised nothing but that
 // every acknowledged write survives, and that nobody has to lend a hand.
 type Site struct {
 	// Clean: the machines are shut down instead of losing their power.
@@ -62,8 +73,12 @@ type Site struct {
 	Spread time.Duration
 	// Lost is a file that the first machine loses before it goes, well before the others.
 	Lost string
-	// NoWrites: as long as the machines are away the database must not acknowledge anything.
+	// NoWrites: as long as a machine is away the database must not acknowledge anything.
 	NoWrites bool
+	// Late is how much later than the others the first machine is switched on again.
+	Late time.Duration
+	// Leader: in the middle of the recovery, the node whose agent leads it loses its power once more.
+	Leader bool
 }
 
 // Limit is the most that clients of one probe may feel. A run that exceeds it fails.
@@ -136,6 +151,7 @@ const (
 	holdPower  = 8 * time.Second  // longer than every failover in the limits
 	holdFreeze = 10 * time.Second // the same, for a process that says nothing
 	holdKill   = 3 * time.Second
+	holdCable  = 20 * time.Second // the node must have noticed by itself that it is alone
 )
 
 // Catalogue lists the drills of a cluster: the power cuts, and a drill for each fault of its services.
@@ -176,7 +192,7 @@ func powerDrills(c *model.Cluster) []Drill {
 	add := func(needs, name string, target Target, own ...Limit) {
 		if c.Runs(needs) {
 			out = append(out, Drill{Name: name, Title: "cut the power of " + string(target), Target: target,
-				Power: true, Hold: holdPower, Limits: withLimit(standardLimits(), own...)})
+				Way: ByPower, Hold: holdPower, Limits: withLimit(standardLimits(), own...)})
 		}
 	}
 	add("haproxy", "vip-holder-power-off", VIPHolder, Limit{Probe: ProbeToken, Outage: limitAPI.Outage})
@@ -184,6 +200,10 @@ func powerDrills(c *model.Cluster) []Drill {
 	add("rabbitmq", "rabbitmq-node-power-off", QueueLeader)
 	if c.Runs("nova") {
 		add("neutron", "gateway-power-off", Gateway, limitInstance)
+	}
+	if c.Runs("haproxy") {
+		out = append(out, Drill{Name: "management-nic-cut", Title: "pull the management network's cable of " + string(VIPHolder), Target: VIPHolder,
+			Way: ByCable, Hold: holdCable, Limits: standardLimits()})
 	}
 	return out
 }
@@ -194,8 +214,9 @@ func siteDrills(c *model.Cluster) []Drill {
 		return nil
 	}
 	const spread = 3 * time.Second
+	const late = 45 * time.Second // longer than the others take to know that they must not go on alone
 	all := func(name, title string, hold time.Duration, s Site) Drill {
-		return Drill{Name: name, Title: title, Target: Controllers, Power: true, Site: &s, Hold: hold}
+		return Drill{Name: name, Title: title, Target: Controllers, Way: ByPower, Site: &s, Hold: hold}
 	}
 	two := all("two-of-three-lost", "cut the power of most of the controllers", 20*time.Second, Site{Spread: spread / 6, NoWrites: true})
 	two.Target = Majority
@@ -205,6 +226,10 @@ func siteDrills(c *model.Cluster) []Drill {
 		two,
 		all("galera-grastate-missing", "cut the power of all controllers, the first of which loses grastate.dat", 5*time.Second,
 			Site{Spread: spread, Lost: "/var/lib/mysql/grastate.dat"}),
+		all("galera-one-member-gone", "cut the power of all controllers, and keep it from one of them for longer", 5*time.Second,
+			Site{Spread: spread, NoWrites: true, Late: late}),
+		all("leader-killed-during-recovery", "cut the power of all controllers, and of the one that leads the recovery once more", 5*time.Second,
+			Site{Spread: spread, Leader: true}),
 	}
 }
 
@@ -221,7 +246,7 @@ func faultDrill(svc string, f service.Fault) Drill {
 		target = Compute
 	}
 	d := Drill{Name: f.Name + "-" + svc, Title: fmt.Sprintf("%s %s on %s", verb, f.Unit, target),
-		Target: target, Fault: f, Hold: holdKill, Limits: standardLimits()}
+		Target: target, Way: BySignal, Fault: f, Hold: holdKill, Limits: standardLimits()}
 	if f.Heal != 0 {
 		d.Hold = holdFreeze
 	}
@@ -254,16 +279,18 @@ func frozen(probe string) Limit {
 	return Limit{Probe: probe, Outage: 3 * time.Second, QuietAfter: 3 * time.Second}
 }
 
-// Power switches machines. Cut takes the power away so that what was not flushed is lost, and
-// leaves the machine off; Off only stops it.
-type Power interface {
-	Off(ctx context.Context, node string) error
+// Machines is what can be done to machines from outside. Cut takes the power away so that what was not flushed is lost, and
+// leaves the machine off.
+type Machines interface {
 	Cut(ctx context.Context, node string) error
 	On(ctx context.Context, node string) error
 	// Stop shuts a machine down as it wants to be shut down.
 	Stop(ctx context.Context, node string) error
 	// Lose has a machine that runs lose a file, for good.
 	Lose(ctx context.Context, node, path string) error
+	// CableOut pulls the machine's cable out of the management network, CableIn puts it in again.
+	CableOut(ctx context.Context, node string) error
+	CableIn(ctx context.Context, node string) error
 }
 
 // Injector sends a signal to all processes of a unit on a node.

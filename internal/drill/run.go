@@ -18,7 +18,7 @@ import (
 // Runner runs drills on one cluster.
 type Runner struct {
 	Cluster  *model.Cluster
-	Power    Power // nil: machines cannot be switched off
+	Machines Machines // nil: nobody can switch machines here
 	Injector Injector
 	Observer Observer
 	// Workload makes the load of one run of a drill; the run's name is unique.
@@ -67,8 +67,17 @@ const (
 	siteLimit    = 10 * time.Minute
 	gateLimit    = 20 * time.Second // a passing condition must not refuse a drill
 	undoLimit    = time.Minute
+	leaderLimit  = 2 * time.Minute // until a recovery is seen under way
+	leaderSpread = 5 * time.Second // its leader is cut within this time
+	leaderAway   = 3 * time.Second // and is without power for this
 	// grace is how long after a fault answers may still come of what was under way.
 	grace = 5 * time.Second
+)
+
+// Conditions of a recovery.
+const (
+	codeUnderWay = "recovery-under-way"
+	codeStuck    = "recovery-stuck" // it waits for something that it names
 )
 
 // run is one run under way.
@@ -88,15 +97,15 @@ type run struct {
 	down, up time.Duration
 
 	mu      sync.Mutex
-	double  time.Duration // with two holders of the VIP
-	wounded map[string]bool
+	double  time.Duration   // with two holders of the VIP
+	wounded map[string]bool // what fails the run beside its limits
 }
 
 // Run does one run. An error means that nothing was measured (the cluster was not whole,
 // the run was interrupted); a failed verdict is no error.
 func (r *Runner) Run(ctx context.Context, d Drill, seed uint64) (Report, error) {
-	if d.Power && r.Power == nil {
-		return Report{}, fmt.Errorf("%s: nothing here can cut a machine's power", d.Name)
+	if d.Way != BySignal && r.Machines == nil {
+		return Report{}, fmt.Errorf("%s: nobody can switch a machine off here, or pull its cable: in a lab this drill works", d.Name)
 	}
 	started := time.Now()
 	x := &run{Runner: r, drill: d, rng: rand.New(rand.NewPCG(seed, 0)), wounded: map[string]bool{},
@@ -213,6 +222,11 @@ func (x *run) strike(ctx context.Context) (end time.Duration, whole bool, err er
 	if err = x.hurt(ctx); err != nil {
 		return 0, false, err
 	}
+	if x.drill.Site != nil && x.drill.Site.Leader {
+		if err = x.cutLeader(ctx); err != nil {
+			return 0, false, err
+		}
+	}
 	err = x.step("whole", "wait until the cluster is whole again", func() error {
 		limit := wholeLimit
 		if x.drill.Site != nil {
@@ -311,11 +325,13 @@ func (x *run) hurt(ctx context.Context) (err error) {
 		err = errors.Join(err, heal)
 	}()
 	err = x.step("fault", fmt.Sprintf("%s: %s", x.drill.Title, node), func() error {
-		if x.drill.Site != nil {
+		switch {
+		case x.drill.Site != nil:
 			return x.switchOff(ctx)
-		}
-		if x.drill.Power {
-			return x.Power.Cut(ctx, node)
+		case x.drill.Way == ByPower:
+			return x.Machines.Cut(ctx, node)
+		case x.drill.Way == ByCable:
+			return x.Machines.CableOut(ctx, node)
 		}
 		return x.Injector.Signal(ctx, node, x.drill.Fault.Unit, x.drill.Fault.Signal)
 	})
@@ -347,13 +363,13 @@ func (x *run) switchOff(ctx context.Context) error {
 				return
 			}
 			if s.Lost != "" && i == 0 {
-				errs[i] = x.Power.Lose(ctx, node, s.Lost)
+				errs[i] = x.Machines.Lose(ctx, node, s.Lost)
 			}
 			if s.Clean {
-				errs[i] = errors.Join(errs[i], x.Power.Stop(ctx, node))
+				errs[i] = errors.Join(errs[i], x.Machines.Stop(ctx, node))
 				return
 			}
-			errs[i] = errors.Join(errs[i], x.Power.Cut(ctx, node))
+			errs[i] = errors.Join(errs[i], x.Machines.Cut(ctx, node))
 		})
 	}
 	wg.Wait()
@@ -361,15 +377,70 @@ func (x *run) switchOff(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// switchOn gives all machines their power back at once.
-func (x *run) switchOn(ctx context.Context) error {
-	errs := make([]error, len(x.victims))
+// switchOn gives machines their power back. Each is tried, whatever became of the others; one that is on stays as it is.
+func (x *run) switchOn(ctx context.Context, nodes []string) error {
+	errs := make([]error, len(nodes))
 	var wg sync.WaitGroup
-	for i, node := range x.victims {
-		wg.Go(func() { errs[i] = x.Power.On(ctx, node) })
+	for i, node := range nodes {
+		wg.Go(func() { errs[i] = x.Machines.On(ctx, node) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// withoutOne switches all machines on but the first, and looks for a while at what they do without it.
+func (x *run) withoutOne(ctx context.Context) error {
+	others := x.victims[1:]
+	err := x.step("others", "power on "+strings.Join(others, ", "), func() error { return x.switchOn(ctx, others) })
+	if err != nil {
+		return err
+	}
+	return x.step("late", fmt.Sprintf("%s stays away for %.0f s more", x.victims[0], x.drill.Site.Late.Seconds()), func() error {
+		if !pause(ctx, x.drill.Site.Late) {
+			return context.Cause(ctx)
+		}
+		s, err := x.Observer.Snapshot(ctx)
+		if err != nil || !slices.ContainsFunc(s.Conditions, func(c health.Condition) bool { return c.Code == codeStuck }) {
+			x.wound("nothing said that the database waits for " + x.victims[0])
+		}
+		return nil
+	})
+}
+
+// wound notes something that fails the run.
+func (x *run) wound(what string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.wounded[what] = true
+}
+
+// cutLeader takes the power of the node that leads a recovery for a moment, soon after the recovery was seen under way.
+func (x *run) cutLeader(ctx context.Context) error {
+	leader, err := x.recoveryLeader(ctx)
+	if err != nil {
+		return err
+	}
+	return x.step("leader", "cut the power of the recovery's leader for a moment: "+leader, func() error {
+		err := x.Machines.Cut(ctx, leader)
+		pause(ctx, leaderAway)
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+		defer cancel()
+		return errors.Join(err, x.Machines.On(undo, leader), context.Cause(ctx))
+	})
+}
+
+func (x *run) recoveryLeader(ctx context.Context) (string, error) {
+	for deadline := time.Now().Add(leaderLimit); time.Now().Before(deadline); {
+		s, err := x.Observer.Snapshot(ctx)
+		if err == nil && s.Leader != "" && slices.ContainsFunc(s.Conditions, func(c health.Condition) bool { return c.Code == codeUnderWay }) {
+			pause(ctx, time.Duration(x.rng.Int64N(int64(leaderSpread))))
+			return s.Leader, nil
+		}
+		if !pause(ctx, lookEvery/5) {
+			return "", context.Cause(ctx)
+		}
+	}
+	return "", errors.New("no recovery was seen under way: its leader could not be cut")
 }
 
 // written says whether the database acknowledged something while it must not.
@@ -394,6 +465,9 @@ func (x *run) hold(ctx context.Context) error {
 		x.say("hold", "clients meanwhile", x.felt())
 		if held >= x.drill.Hold && (x.drill.Site != nil || x.load.settled(settleWindow) || held > settleLimit) {
 			x.Emit(progress.Event{ID: x.name + "/hold", State: progress.Done, Detail: x.felt()})
+			if x.drill.Site != nil && x.drill.Site.Late > 0 {
+				return x.withoutOne(ctx)
+			}
 			return nil
 		}
 		if !pause(ctx, lookEvery) {
@@ -425,9 +499,12 @@ func (x *run) undo(ctx context.Context) error {
 	switch {
 	case x.drill.Site != nil:
 		x.up = time.Since(x.load.start)
-		f = func() error { return x.switchOn(ctx) }
-	case x.drill.Power:
-		f = func() error { return x.Power.On(ctx, x.report.Node) }
+		f = func() error { return x.switchOn(ctx, x.victims) }
+	case x.drill.Way == ByPower:
+		f = func() error { return x.Machines.On(ctx, x.report.Node) }
+	case x.drill.Way == ByCable:
+		title = "put the cable of " + x.report.Node + " in again"
+		f = func() error { return x.Machines.CableIn(ctx, x.report.Node) }
 	case x.drill.Fault.Heal != 0:
 		title = fmt.Sprintf("end the fault of %s on %s", x.drill.Fault.Unit, x.report.Node)
 		f = func() error {

@@ -50,13 +50,22 @@ type site struct {
 	silent   bool // faults are never healed by the product
 	drift    bool // something is not as the last apply left it: health does not tell
 	writes   bool // the database is probed too
-	onFault  func()
+	// What is said of a recovery, until the power was given back as often as told.
+	stuck, recovering bool
+	ons               int
+	onFault           func()
 }
 
 func (s *site) Snapshot(context.Context) (Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	snap := Snapshot{VIPHolders: []string{s.vip}, Leader: "ctl1", Nodes: map[string]map[string]service.Observation{}}
+	if s.stuck && len(s.log) > 0 {
+		snap.Conditions = append(snap.Conditions, health.Condition{Code: codeStuck, Severity: health.Critical, Text: "a member is missing"})
+	}
+	if s.recovering && len(s.log) > 0 {
+		snap.Conditions = append(snap.Conditions, health.Condition{Code: codeUnderWay, Severity: health.Warning, Text: "all crashed"})
+	}
 	for _, n := range testCluster().Nodes {
 		if n.Name == s.away && (s.back.IsZero() || time.Now().Before(s.back)) {
 			snap.Conditions = append(snap.Conditions, health.Condition{Code: "node-away", Severity: health.Warning, Node: n.Name, Text: "no answer"})
@@ -99,9 +108,17 @@ func (s *site) heal(what, node string) error {
 	return nil
 }
 
-func (s *site) Off(_ context.Context, node string) error { return s.hurt("off", node) }
+func (s *site) CableOut(_ context.Context, node string) error { return s.hurt("pull", node) }
+func (s *site) CableIn(ctx context.Context, node string) error {
+	return errors.Join(ctx.Err(), s.heal("plug", node))
+}
 func (s *site) Cut(_ context.Context, node string) error { return s.hurt("cut", node) }
 func (s *site) On(ctx context.Context, node string) error {
+	s.mu.Lock()
+	if s.ons--; s.ons == 0 {
+		s.stuck, s.recovering = false, false
+	}
+	s.mu.Unlock()
 	return errors.Join(ctx.Err(), s.heal("on", node))
 }
 func (s *site) Stop(_ context.Context, node string) error { return s.hurt("stop", node) }
@@ -173,7 +190,7 @@ func (f faulty) Faults(*model.Cluster) []service.Fault {
 
 func runnerFor(t *testing.T, s *site) *Runner {
 	dir := t.TempDir()
-	return &Runner{Cluster: testCluster(), Power: s, Injector: s, Observer: s, Emit: progress.Discard,
+	return &Runner{Cluster: testCluster(), Machines: s, Injector: s, Observer: s, Emit: progress.Discard,
 		Workload: func(string, Drill) Workload { return s },
 		Ledger:   func(run string) (*Ledger, error) { return NewLedger(filepath.Join(dir, run)) }}
 }
@@ -202,6 +219,10 @@ func TestRuns(t *testing.T) {
 		"two machines, and nobody writes":         {"two-of-three-lost", &site{failover: 40 * time.Second, writes: true}, Pass, "", nil},
 		"shut down":                               {"site-clean-stop", &site{}, Pass, "", nil},
 		"a lost file":                             {"galera-grastate-missing", &site{}, Pass, "", nil},
+		"a cable":                                 {"management-nic-cut", &site{failover: 300 * ms}, Pass, "", []string{"pull ctl1", "plug ctl1", "close"}},
+		"one stays away":                          {"galera-one-member-gone", &site{stuck: true, ons: 5}, Pass, "", nil},
+		"one stays away, and nobody says so":      {"galera-one-member-gone", &site{}, Fail, "nothing said that the database waits for", nil},
+		"the leader goes too":                     {"leader-killed-during-recovery", &site{recovering: true, ons: 4}, Pass, "", nil},
 		"freeze":                                  {"freeze-haproxy", &site{vip: "ctl3"}, Pass, "", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -388,7 +409,8 @@ func TestCatalogueNames(t *testing.T) {
 		names = append(names, d.Name)
 	}
 	want := []string{"vip-holder-power-off", "db-writer-power-off", "rabbitmq-node-power-off",
-		"site-power-cut", "site-clean-stop", "two-of-three-lost", "galera-grastate-missing", "kill-keystone", "freeze-keystone", "kill-haproxy", "freeze-haproxy"}
+		"management-nic-cut", "site-power-cut", "site-clean-stop", "two-of-three-lost", "galera-grastate-missing",
+		"galera-one-member-gone", "leader-killed-during-recovery", "kill-keystone", "freeze-keystone", "kill-haproxy", "freeze-haproxy"}
 	if !slices.Equal(names, want) {
 		t.Errorf("%q", names)
 	}

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -178,20 +179,49 @@ func (l *Lab) silence(node nodeSpec) error {
 	}
 	return l.withNetlink(func(h *netlink.Handle) error {
 		for _, p := range node.plugs() {
-			link, err := h.LinkByName(p.outer(node.Name))
+			err := cable(h, node.Name, p, false)
 			var missing netlink.LinkNotFoundError
-			if errors.As(err, &missing) {
-				continue
-			}
-			if err == nil {
-				err = h.LinkSetDown(link)
-			}
-			if err != nil {
-				return fmt.Errorf("cut %s of %s: %w", p.network.nic, node.Name, err)
+			if err != nil && !errors.As(err, &missing) {
+				return err
 			}
 		}
 		return nil
 	})
+}
+
+// cable takes the cable out of an interface of a machine, or puts it in. The machine sees the carrier go and come.
+func cable(h *netlink.Handle, node string, p plug, in bool) error {
+	link, err := h.LinkByName(p.outer(node))
+	if err == nil && in {
+		err = h.LinkSetUp(link)
+	} else if err == nil {
+		err = h.LinkSetDown(link)
+	}
+	if err != nil {
+		return fmt.Errorf("cable of %s of %s: %w", p.network.nic, node, err)
+	}
+	return nil
+}
+
+// CableOut takes the machines' cables out of the management network. They run on, and reach nobody there.
+func (l *Lab) CableOut(ctx context.Context, nodes ...string) error {
+	return l.eachNode(ctx, nodes, func(_ context.Context, n nodeSpec) error { return l.managementCable(n, false) })
+}
+
+// CableIn puts the cables in again.
+func (l *Lab) CableIn(ctx context.Context, nodes ...string) error {
+	return l.eachNode(ctx, nodes, func(_ context.Context, n nodeSpec) error { return l.managementCable(n, true) })
+}
+
+func (l *Lab) managementCable(n nodeSpec, in bool) error {
+	pid, err := l.initOf(n.Name)
+	if err != nil {
+		return err
+	}
+	if pid == 0 {
+		return fmt.Errorf("%s is off: it gets its cables with its power", n.Name)
+	}
+	return l.withNetlink(func(h *netlink.Handle) error { return cable(h, n.Name, n.plugs()[0], in) })
 }
 
 // unplug removes the machine's interfaces and its namespace.
