@@ -76,7 +76,7 @@ func (s *clusterDrills) Run(ctx context.Context, d drill.Drill, seed uint64, emi
 		Cluster: session.Cluster, Injector: agents, Observer: agents, Emit: emit,
 		Workload: func(run string, d drill.Drill) drill.Workload {
 			w := &drill.Network{Cluster: session.Cluster, CA: ca, Credentials: agents, Run: run,
-				APIs: drill.APIs(session.Cluster, app.Services())}
+				APIs: drill.APIs(session.Cluster, app.Services()), Hurt: d.Service}
 			if d.NeedsInstance() {
 				w.Instance = func(ctx context.Context) (drill.Instance, error) { return s.instance(ctx, emit) }
 			}

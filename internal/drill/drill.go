@@ -44,6 +44,8 @@ type Drill struct {
 	// Way is how a node is hurt. With BySignal, Fault says which, to what.
 	Way   Way           `json:"way"`
 	Fault service.Fault `json:"-"`
+	// Service is the one whose unit gets the signal.
+	Service string `json:"service,omitempty"`
 	// Site, if set, says how more than one machine goes down.
 	Site *Site `json:"-"`
 	// Hold is how long the fault lasts at least; a kill ends by itself.
@@ -170,6 +172,7 @@ func Catalogue(c *model.Cluster, services []service.Service) []Drill {
 		faults := f.Faults(c)
 		for _, fault := range faults {
 			d := faultDrill(victim(s.Name(), fault, faults), fault)
+			d.Service = s.Name()
 			out = append(out, limitAPIs(d, s.Name(), apis))
 			if fault.AtVIP {
 				out = append(out, limitAPIs(atVIP(d), s.Name(), apis))

@@ -38,8 +38,9 @@ type Network struct {
 	// CA is the cluster's certificate authority, PEM.
 	CA          []byte
 	Credentials Credentials
-	// APIs are asked beside Keystone.
+	// APIs are asked beside Keystone. Hurt is the service that the drill is about, if it is about one.
 	APIs []API
+	Hurt string
 	// Instance, if set, makes an instance that is probed too.
 	Instance func(ctx context.Context) (Instance, error)
 	// Run names the rows and the queue of this run, unique.
