@@ -30,13 +30,48 @@ const (
 )
 
 // Processor time. A group weighs as much as one task, or one session, of the group beside it: all machines together would get what one
-// compiler gets on this host. They weigh twice as much, not more: the clients that measure them are outside, and must get what they
-// need. With eight times as much, a drill of the whole cloud on two processors saw the VIP away for 0.7 s, and all APIs for more than
-// a second, while one daemon started: it was the drill that waited.
-const (
-	weightTop = "200"  // version 2, where one task or group has 100
-	sharesTop = "2048" // version 1, where it has 1024
+// compiler gets on this host, and what is measured in the lab would be the host's other work. The lab's clients are below the same
+// group, and weigh as much as two machines. While they were beside it, a drill of the whole cloud on two processors saw the VIP
+// away for 0.7 s, and all APIs for more than a second, whenever a daemon started: it was the drill that waited.
+var (
+	weightTop     = weight(8)
+	weightClients = weight(2)
 )
+
+// weight is so many times that of one task, for version 2 and for version 1 of control groups.
+func weight(times int) map[string]string {
+	return map[string]string{"cpu.weight": strconv.Itoa(100 * times), "cpu.shares": strconv.Itoa(1024 * times)}
+}
+
+// clientsMember is the control group of the programs that use the lab from outside its machines.
+const clientsMember = "clients"
+
+// joinClients puts this process into the group of the lab's clients.
+func joinClients(lab string) error {
+	procs, err := makeCgroups(lab, clientsMember)
+	if err != nil {
+		return err
+	}
+	for _, file := range procs {
+		if err := os.WriteFile(file, []byte("0"), 0); err != nil {
+			return fmt.Errorf("join the clients of lab %s: %w", lab, err)
+		}
+	}
+	return nil
+}
+
+// leaveLab takes this process out of the lab's groups, should it be in one: what takes the lab down must outlive it.
+func leaveLab(lab string) error {
+	pids, err := cgroupProcesses(lab)
+	if err != nil || !slices.Contains(pids, os.Getpid()) {
+		return err
+	}
+	all, err := hierarchies("/proc/thread-self/mountinfo")
+	for _, h := range all {
+		err = errors.Join(err, os.WriteFile(filepath.Join(h.mount, "cgroup.procs"), []byte("0"), 0))
+	}
+	return err
+}
 
 // A machine has no more than three quarters of the host's processors, but one at least, and all labs together leave a twentieth. A controller that
 // boots starts fifty programs. They kept both processors so busy that tasks outside the lab, as the kernel's threads that flush the disks
@@ -111,9 +146,13 @@ func makeCgroups(lab string, member ...string) ([]string, error) {
 func (h hierarchy) prepare(parent, dir string, depth int) error {
 	switch depth {
 	case 0:
-		defer setFiles(dir, map[string]string{"cpu.weight": weightTop, "cpu.shares": sharesTop})
+		defer setFiles(dir, weightTop)
 		defer bound(dir, quota(labsPart))
 	case 2:
+		if filepath.Base(dir) == clientsMember {
+			defer setFiles(dir, weightClients)
+			break
+		}
 		defer bound(dir, quota(machinePart))
 	}
 	if h.unified {
@@ -142,7 +181,7 @@ func (h hierarchy) prepare(parent, dir string, depth int) error {
 		}
 	}
 	share := filepath.Join(dir, "cpu.rt_runtime_us")
-	if _, err := os.Stat(share); err == nil && !slices.Contains([]string{supervisorMember, watchMember}, filepath.Base(dir)) {
+	if _, err := os.Stat(share); err == nil && !slices.Contains([]string{supervisorMember, watchMember, clientsMember}, filepath.Base(dir)) {
 		giveRealTime(share, []int{realTimeTop, realTimeLab, realTimeNode, realTimeMachine}[depth])
 	}
 	return nil
@@ -195,8 +234,8 @@ func cgroupDirs(lab string, member ...string) ([]string, error) {
 }
 
 // cgroupProcesses returns the processes in the group lab (or lab/member) and
-// the groups below it, ascending. A process listed here is the lab's own:
-// nothing else is ever put there.
+// the groups below it, ascending. A process listed here is the lab's own, or a
+// client in its network: nothing else is ever put there.
 func cgroupProcesses(lab string, member ...string) ([]int, error) {
 	dirs, err := cgroupDirs(lab, member...)
 	if err != nil {

@@ -41,6 +41,9 @@ func (l *Lab) Enter() error {
 	if err := joinNetwork(l.Netns()); err != nil {
 		return err
 	}
+	if err := joinClients(l.Name()); err != nil {
+		return err
+	}
 	err = unix.Exec(self, os.Args, append(os.Environ(), enterMark+"="+l.Name()))
 	return fmt.Errorf("enter lab %s: %w", l.Name(), err)
 }
@@ -67,6 +70,9 @@ func (l *Lab) Exec(args []string, host bool) error {
 	defer runtime.UnlockOSThread()
 	if err := joinNetwork(l.Netns()); err != nil {
 		return fmt.Errorf("%w (is lab %s up?)", err, l.Name())
+	}
+	if err := joinClients(l.Name()); err != nil {
+		return err
 	}
 	if !host {
 		if err := l.enterImage(); err != nil {

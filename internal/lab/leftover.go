@@ -44,6 +44,9 @@ func (l *Lab) down(ctx context.Context) error {
 	if err := l.stopDisks(); err != nil {
 		return err
 	}
+	if err := leaveLab(l.Name()); err != nil {
+		return err
+	}
 	if err := killCgroup(deadline, l.Name()); err != nil {
 		return err
 	}

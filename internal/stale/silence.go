@@ -39,24 +39,14 @@ func (s *silence) judge(now time.Time) (died []netip.Addr) {
 		}
 		return nil
 	}
-	var silent []netip.Addr
-	audible := false
 	for _, p := range s.peers {
 		at, known := s.heard[p]
-		switch {
-		case known && now.Sub(at) <= patience:
-			audible = true
-		case known && !s.gone[p]:
-			silent = append(silent, p)
+		if known && now.Sub(at) > patience && !s.gone[p] {
+			s.gone[p] = true
+			died = append(died, p)
 		}
 	}
-	if !audible && len(s.peers) > 1 {
-		return nil // it is this node that is cut off
-	}
-	for _, p := range silent {
-		s.gone[p] = true
-	}
-	return silent
+	return died
 }
 
 // dead lists the peers that are taken for dead, in order.

@@ -27,7 +27,7 @@ func TestSilence(t *testing.T) {
 		"one dies":                   {peers: []netip.Addr{one, two}, answer: at{one: {0, always}, two: {0, 3 * time.Second}}, died: []netip.Addr{two}, gone: []netip.Addr{two}, when: 5500 * time.Millisecond},
 		"a short pause":              {peers: []netip.Addr{one, two}, answer: at{one: {0, always}, two: {0, 9 * time.Second}}},
 		"the only other dies":        {peers: []netip.Addr{one}, answer: at{one: {0, 3 * time.Second}}, died: []netip.Addr{one}, gone: []netip.Addr{one}, when: 5500 * time.Millisecond},
-		"this node is cut off":       {peers: []netip.Addr{one, two}, answer: at{one: {0, 3 * time.Second}, two: {0, 3 * time.Second}}},
+		"this node is cut off":       {peers: []netip.Addr{one, two}, answer: at{one: {0, 3 * time.Second}, two: {0, 3 * time.Second}}, died: []netip.Addr{one, two}, gone: []netip.Addr{one, two}, when: 5500 * time.Millisecond},
 		"echo requests are dropped":  {peers: []netip.Addr{one, two}, answer: at{one: {0, always}}},
 		"this process is frozen":     {peers: []netip.Addr{one, two}, answer: at{one: {0, always}, two: {0, always}}, stops: [2]time.Duration{2 * time.Second, 7 * time.Second}},
 		"it comes after a long time": {peers: []netip.Addr{one, two}, answer: at{one: {0, always}, two: {7 * time.Second, always}}},

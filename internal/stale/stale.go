@@ -8,9 +8,9 @@
 //     connections are closed, and new ones are refused at once, until it answers again;
 //   - the virtual address that moves to another machine, which knows none of the connections made before.
 //
-// Invariants: a controller that has never answered is not judged, so a network that drops echo requests changes nothing; nor
-// is anything judged by a node that hears nobody: it is cut off itself, and what it has open may be good again in a
-// moment. A refusal ends by itself when nobody renews it. Nothing but TCP is touched.
+// Invariants: a controller that has never answered is not judged, so a network that drops echo requests changes nothing. A node
+// that hears nobody closes its side too, as the others do theirs: who is cut off must know it when they know it. A
+// refusal ends by itself when nobody renews it. Nothing but TCP is touched.
 package stale
 
 import (

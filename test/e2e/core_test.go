@@ -9,7 +9,11 @@ import (
 )
 
 // drills are all of the core's.
-var drills = []string{"vip-holder-power-off", "db-writer-power-off", "rabbitmq-node-power-off", "kill-keystone", "kill-haproxy", "freeze-keystone"}
+var drills = []string{"vip-holder-power-off", "db-writer-power-off", "rabbitmq-node-power-off", "kill-keystone", "kill-haproxy", "freeze-keystone",
+	"management-nic-cut"}
+
+// siteDrills take more than one machine down. What they promise is that nothing is lost and that nobody lends a hand.
+var siteDrills = []string{"site-power-cut", "galera-one-member-gone", "leader-killed-during-recovery"}
 
 // run is what the tests read of a drill's report.
 type run struct {
@@ -52,6 +56,10 @@ func TestCore(t *testing.T) {
 	for _, name := range drills {
 		t.Run(name, func(t *testing.T) { drilled(t, cluster, name) })
 	}
+	for _, name := range siteDrills {
+		t.Run(name, func(t *testing.T) { drilled(t, cluster, name) })
+	}
+	t.Run("a loss is found", func(t *testing.T) { lossIsFound(t, cluster) })
 	t.Run("agents survive their upgrade", func(t *testing.T) { upgrade(t, cluster) })
 	t.Run("kill -9 of an agent during apply", func(t *testing.T) { killedAgent(t, cluster) })
 
@@ -64,7 +72,7 @@ func TestCore(t *testing.T) {
 // run must leave a whole cluster.
 func drilled(t *testing.T, cluster, name string) {
 	for passed, failed := 0, 0; passed <= failed; {
-		r := nines(t, 6*time.Minute, "-c", cluster, "drill", "run", name, "--json")
+		r := nines(t, 12*time.Minute, "-c", cluster, "drill", "run", name, "--json")
 		if r.code != 0 && r.code != 2 {
 			t.Fatalf("nothing was measured: exit %d\n%s", r.code, r.stderr)
 		}
@@ -85,6 +93,22 @@ func drilled(t *testing.T, cluster, name string) {
 			t.Fatalf("two runs of %s missed its limits", name)
 		}
 	}
+}
+
+// lossIsFound has the database acknowledge writes that are not on any disk, and takes the power of all machines: a ledger that finds
+// nothing then would prove nothing in the other drills.
+func lossIsFound(t *testing.T, cluster string) {
+	for _, node := range []string{"ctl1", "ctl2", "ctl3"} {
+		must(t, time.Minute, "lab", "ssh", "--name", labName, node, "--",
+			"mariadb -e 'set global innodb_flush_log_at_trx_commit=0, global innodb_flush_log_at_timeout=60'") // until the next start
+	}
+	r := nines(t, 12*time.Minute, "-c", cluster, "drill", "run", "site-power-cut", "--json")
+	got := decode[run](t, r.stdout)
+	t.Logf("%d of %d acknowledged writes lost, %s", got.Acks.Lost, got.Acks.Written, got.Verdict)
+	if r.code != 2 || got.Acks.Lost == 0 || got.Verdict == "pass" || got.RedundantAfter < 0 {
+		t.Errorf("exit %d, %+v", r.code, got)
+	}
+	healthy(t, cluster)
 }
 
 type status struct {
