@@ -117,11 +117,19 @@ func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) error {
 	if rec, err := converge.Current(ctx, s); err == nil {
 		st.Apply = &api.ApplySummary{ID: rec.ID, State: rec.State, Who: rec.Who, Since: rec.Since, Finished: rec.Finished, Error: rec.Error}
 	}
-	if st.Store, err = s.Members(ctx); err != nil {
-		a.Log.Debug("members of etcd", "err", err)
-	}
-	st.Nodes = a.askAll(ctx, c, api.LookOf(r))
-	st.Conditions = append(a.judge(c, &st), a.recovering(ctx, c, s)...)
+	// Side by side: a machine without power takes the whole time of whoever asks it.
+	var recoveries []health.Condition
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		var err error
+		if st.Store, err = s.Members(ctx); err != nil {
+			a.Log.Debug("members of etcd", "err", err)
+		}
+	})
+	wg.Go(func() { st.Nodes = a.askAll(ctx, c, api.LookOf(r)) })
+	wg.Go(func() { recoveries = a.recovering(ctx, c, s) })
+	wg.Wait()
+	st.Conditions = append(a.judge(c, &st), recoveries...)
 	health.Sort(st.Conditions)
 	st.Healthy = health.Healthy(st.Conditions)
 	api.WriteJSON(w, st)
