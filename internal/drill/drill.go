@@ -79,7 +79,7 @@ type Site struct {
 	NoWrites bool
 	// Late is how much later than the others the first machine is switched on again.
 	Late time.Duration
-	// Leader: in the middle of the recovery, the node whose agent leads it loses its power once more.
+	// Leader: in the middle of the recovery, the node whose agent leads it loses its power for a moment.
 	Leader bool
 }
 
@@ -231,8 +231,9 @@ func siteDrills(c *model.Cluster) []Drill {
 			Site{Spread: spread, Lost: "/var/lib/mysql/grastate.dat"}),
 		all("galera-one-member-gone", "cut the power of all controllers, and keep it from one of them for longer", 5*time.Second,
 			Site{Spread: spread, NoWrites: true, Late: late}),
-		all("leader-killed-during-recovery", "cut the power of all controllers, and of the one that leads the recovery once more", 5*time.Second,
-			Site{Spread: spread, Leader: true}),
+		// After a clean stop the database never comes back by itself: there is a recovery to be led.
+		all("leader-killed-during-recovery", "shut all controllers down, and cut the power of the one that leads the recovery", 5*time.Second,
+			Site{Spread: spread, Clean: true, Leader: true}),
 	}
 }
 
