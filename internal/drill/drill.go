@@ -57,6 +57,9 @@ type Site struct {
 	Spread time.Duration
 	// Lost is a file that the first machine loses before it goes, well before the others.
 	Lost string
+	// Last: the machines are shut down one after the other, and the last one stays away. This service must wait for it and
+	// say so, until that one is switched on too.
+	Last string
 	// NoWrites: as long as the machines are away the database must not acknowledge anything.
 	NoWrites bool
 }
@@ -189,13 +192,18 @@ func siteDrills(c *model.Cluster) []Drill {
 	}
 	two := all("two-of-three-lost", "cut the power of most of the controllers", 20*time.Second, Site{Spread: spread / 6, NoWrites: true})
 	two.Target = Majority
-	return []Drill{
+	var last []Drill
+	if c.Runs("rabbitmq") {
+		last = []Drill{all("rabbitmq-last-node-gone", "shut all controllers down one after the other; the last stays away", 0,
+			Site{Spread: spread, Clean: true, Last: "rabbitmq"})}
+	}
+	return append([]Drill{
 		all("site-power-cut", "cut the power of all controllers", 5*time.Second, Site{Spread: spread}),
 		all("site-clean-stop", "shut all controllers down", 5*time.Second, Site{Spread: spread, Clean: true}),
 		two,
 		all("galera-grastate-missing", "cut the power of all controllers, the first of which loses grastate.dat", 5*time.Second,
 			Site{Spread: spread, Lost: "/var/lib/mysql/grastate.dat"}),
-	}
+	}, last...)
 }
 
 // verbs says in words what the known faults do.

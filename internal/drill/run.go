@@ -295,6 +295,9 @@ func (x *run) hurt(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if s := x.drill.Site; s != nil && s.Last != "" {
+		return x.lastAway(ctx)
+	}
 	return x.hold(ctx)
 }
 
@@ -304,6 +307,9 @@ const lostFirst = 2 * time.Second
 // switchOff has the machines of a site go down, each at its own moment.
 func (x *run) switchOff(ctx context.Context) error {
 	s := x.drill.Site
+	if s.Last != "" {
+		return x.stopInTurn(ctx)
+	}
 	errs := make([]error, len(x.victims))
 	var wg sync.WaitGroup
 	for i, node := range x.victims {

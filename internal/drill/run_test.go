@@ -50,6 +50,7 @@ type site struct {
 	silent   bool // faults are never healed by the product
 	drift    bool // something is not as the last apply left it: health does not tell
 	writes   bool // the database is probed too
+	stuck    bool // status says that rabbitmq waits for the machine that was hurt last
 	onFault  func()
 }
 
@@ -63,6 +64,9 @@ func (s *site) Snapshot(context.Context) (Snapshot, error) {
 			continue
 		}
 		snap.Nodes[n.Name] = map[string]service.Observation{"galera": {Serving: true}}
+		if s.stuck && len(s.log) > 0 && s.away != "" && !slices.Contains(s.log, "on "+s.away) {
+			snap.Conditions = append(snap.Conditions, health.Condition{Code: "recovery-stuck", Service: "rabbitmq", Text: "last-missing: " + s.away + " was still serving"})
+		}
 	}
 	return snap, nil
 }
@@ -357,7 +361,7 @@ func TestCatalogueNames(t *testing.T) {
 		names = append(names, d.Name)
 	}
 	want := []string{"vip-holder-power-off", "db-writer-power-off", "rabbitmq-node-power-off",
-		"site-power-cut", "site-clean-stop", "two-of-three-lost", "galera-grastate-missing", "kill-keystone", "freeze-keystone", "kill-haproxy", "freeze-haproxy"}
+		"site-power-cut", "site-clean-stop", "two-of-three-lost", "galera-grastate-missing", "rabbitmq-last-node-gone", "kill-keystone", "freeze-keystone", "kill-haproxy", "freeze-haproxy"}
 	if !slices.Equal(names, want) {
 		t.Errorf("%q", names)
 	}
@@ -383,4 +387,29 @@ func TestSiteGoesDownFileFirst(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestTheLastOneStaysAway: all are stopped in turn, all but the last come back, and it is told whether the service says for whom it waits.
+func TestTheLastOneStaysAway(t *testing.T) {
+	for _, says := range []bool{true, false} {
+		s := &site{vip: "ctl1"}
+		r := runnerFor(t, s)
+		d := drillNamed(t, "rabbitmq-last-node-gone")
+		synctest.Test(t, func(t *testing.T) {
+			s.stuck = says
+			rep, err := r.Run(t.Context(), d, 5)
+			if err != nil {
+				t.Fatal(err)
+			}
+			turn := strings.Split(rep.Node, ", ")
+			want := []string{"stop " + turn[0], "stop " + turn[1], "stop " + turn[2], "on " + turn[0], "on " + turn[1]}
+			if len(s.log) < 6 || !slices.Equal(s.log[:5], want) || !slices.Contains(s.log[5:], "on "+turn[2]) {
+				t.Errorf("did %q", s.log)
+			}
+			told := strings.Contains(strings.Join(rep.Reasons, "; "), "nothing in status said that rabbitmq waits for "+turn[2])
+			if told == says {
+				t.Errorf("said %t: %q", says, rep.Reasons)
+			}
+		})
+	}
 }
