@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -453,7 +454,12 @@ func onceIn(ctx context.Context, env service.Env, epoch int64) error {
 const forcePatience = 5 * time.Minute
 
 // force starts the broker without its peers. The mark is good for this start alone.
-func (s *Service) force(ctx context.Context, env service.Env, epoch int64, _ map[string]string) (err error) {
+func (s *Service) force(ctx context.Context, env service.Env, epoch int64, args map[string]string) (err error) {
+	for _, n := range env.Cluster.Controllers() {
+		if slices.Contains(strings.Split(args[recovery.ArgGone], ","), n.Name) && s.answers(ctx, n) {
+			return fmt.Errorf("%s is taken for gone, and its machine answers: switch it off, or mend its agent", n.Name)
+		}
+	}
 	var e recovery.Evidence
 	if err := s.brokerOf(ctx, env, &e); err != nil {
 		return err
@@ -481,6 +487,21 @@ func (s *Service) force(ctx context.Context, env service.Env, epoch int64, _ map
 		return err
 	}
 	return s.awaitServing(ctx, env)
+}
+
+// machineAnswers reports whether a machine is up, whatever its agent does: its system takes a connection, or refuses it.
+func machineAnswers(ctx context.Context, n model.Node) bool {
+	for _, port := range []int{model.PortHealth, model.PortAgent, model.PortEPMD} {
+		d := net.Dialer{Timeout: apiTimeout}
+		conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(n.Address().String(), strconv.Itoa(port)))
+		if err == nil {
+			conn.Close()
+		}
+		if err == nil || errors.Is(err, syscall.ECONNREFUSED) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Service) awaitServing(ctx context.Context, env service.Env) error {

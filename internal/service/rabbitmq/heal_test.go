@@ -192,6 +192,14 @@ func TestNobodyIsForcedOrHaltedBesideABroker(t *testing.T) {
 	}
 }
 
+func TestNobodyIsForcedWhileTheOneThatIsGoneAnswers(t *testing.T) {
+	m := newMember(t, nil, "inactive")
+	m.answers = func(_ context.Context, n model.Node) bool { return n.Name == "ctl3" }
+	if err := m.step(t, 4, recovery.StepForce, map[string]string{recovery.ArgGone: "ctl2,ctl3"}); err == nil || forced(m.host) != 0 || m.ran("run systemctl") {
+		t.Errorf("%v, %q", err, m.host.Calls())
+	}
+}
+
 func TestHaltEndsAWaiterAndKeepsACopy(t *testing.T) {
 	m := newMember(t, nil, "activating")
 	if err := m.step(t, 4, recovery.StepHalt, nil); err != nil {

@@ -10,6 +10,7 @@
 package rabbitmq
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -61,6 +62,8 @@ type Service struct {
 	// healing says which step of a recovery is under way on this node; nil: none.
 	healing  atomic.Pointer[string]
 	replicas replicas
+	// answers reports whether a machine is up.
+	answers func(context.Context, model.Node) bool
 }
 
 // New makes the service. users tells which users other services want.
@@ -68,7 +71,7 @@ func New(users func(*model.Cluster) []service.BrokerUser) *Service {
 	if users == nil {
 		users = func(*model.Cluster) []service.BrokerUser { return nil }
 	}
-	return &Service{users: users, clients: map[string]*client{}, past: map[string]history{}}
+	return &Service{users: users, clients: map[string]*client{}, past: map[string]history{}, answers: machineAnswers}
 }
 
 // Name implements service.Service.

@@ -1,6 +1,10 @@
 package recovery
 
-import "nines/internal/service"
+import (
+	"strings"
+
+	"nines/internal/service"
+)
 
 // The steps on a node.
 const (
@@ -23,6 +27,9 @@ const (
 	ArgServing = "serving"
 	// ArgPlain of StepStart: whatever mark for a start by force is left there does not count.
 	ArgPlain = "plain"
+	// ArgGone of StepForce are the members that are taken for gone, separated by commas: if one of their machines
+	// answers to anything nobody is forced.
+	ArgGone = "gone"
 )
 
 // Next turns the decision into steps. It is called again after each of them: whatever came in between, the decision is made anew
@@ -53,7 +60,7 @@ func Next(c Case) service.Move {
 		m.Steps = [][]service.HealStep{{{Node: serving[0], Name: StepForget, Args: map[string]string{ArgMember: d.Node}}}}
 	case Force:
 		m.Founder = d.Node
-		m.Steps = [][]service.HealStep{steps([]string{d.Node}, StepForce)}
+		m.Steps = [][]service.HealStep{{{Node: d.Node, Name: StepForce, Args: map[string]string{ArgGone: strings.Join(c.absent(), ",")}}}}
 	case Nothing:
 		m.Done = c.Epoch > 0 && c.over(d, serving)
 	}

@@ -107,6 +107,8 @@ func TestDecide(t *testing.T) {
 		{"nothing is missing", Case{Evidence: three(at(Starting, names...), at(Starting, names...), at(Starting, names...)), Lineage: all}, Stuck, Ask, "", ""},
 		{"a new disk", Case{Evidence: three(serves("c1", "c2"), serves("c1", "c2"), empty(Starting)), Lineage: all}, Replaced, Forget, "c3", "lost its state"},
 		{"a new disk, and it has only just been started", Case{Evidence: three(serves("c1", "c2"), serves("c1", "c2"), since(empty(Starting), 5*time.Second)), Lineage: all}, Running, Nothing, "", ""},
+		{"a member that holds state is not forgotten, however long it takes", Case{Evidence: three(serves("c1", "c2"), serves("c1", "c2"), at(Starting, names...)), Lineage: all}, Running, Nothing, "", ""},
+		{"the epoch is another's", Case{Epoch: 3, Choice: "c2", Founder: "c1", Evidence: without(inOrder(Stopped), "c3"), Lineage: all}, FoundingBroke, Ask, "c1", "c1's"},
 		{"nobody is forgotten without a majority", Case{Evidence: three(serves("c1"), at(Starting, names...), empty(Starting)), Lineage: all}, Running, Nothing, "", ""},
 		{"a forgotten one comes back", Case{Evidence: three(with(serves("c1", "c2"), func(e *Evidence) { e.Members = []string{"c1", "c2"} }),
 			with(serves("c1", "c2"), func(e *Evidence) { e.Members = []string{"c1", "c2"} }), at(Starting, names...)), Lineage: all}, Forgotten, Ask, "c3", "no member"},
@@ -114,7 +116,7 @@ func TestDecide(t *testing.T) {
 		{"a split that stays", Case{Evidence: three(serves("c1", "c2"), serves("c1", "c2"), serves("c3")), Lineage: all}, Split, Restart, "c3", "c1, c2 are the majority"},
 		{"a split without a majority", Case{Evidence: three(serves("c1"), serves("c2"), serves("c3")), Lineage: all}, Split, Ask, "", "no side"},
 		{"a split whose sides are not clear", Case{Evidence: three(serves("c1", "c2"), serves(names...), serves("c2", "c3")), Lineage: all}, Split, Ask, "", "no side"},
-		{"the smaller side holds queues alone", Case{Evidence: three(serves("c1", "c2"), serves("c1", "c2"), with(serves("c3"), func(e *Evidence) { e.Held = 2 })), Lineage: all}, Split, Ask, "", "2 queues"},
+		{"the smaller side holds queues alone", Case{Evidence: three(serves("c1", "c2"), serves("c1", "c2"), with(serves("c3"), func(e *Evidence) { e.Held = 1 })), Lineage: all}, Split, Ask, "", "1 queues"},
 		{"a second cluster serves", Case{Evidence: three(serves("c1", "c2"), serves("c1", "c2"), of(idB, serves("c3"))), Lineage: all}, Split, Ask, "", "different"},
 		{"a split while one is away", Case{Evidence: without(three(serves("c1"), serves("c2"), whole), "c3"), Lineage: all}, Split, Ask, "", "2 of 3"},
 		{"chosen, and one still waits", Case{Epoch: 3, Choice: "c2", Evidence: without(inOrder(Starting), "c3"), Lineage: all}, Chosen, Halt, "", "stopped first"},
@@ -178,14 +180,21 @@ func anyEvidence(t *rapid.T, states []Broker) Evidence {
 // likely moves a drawn case near to those in which something is done: an outage in some order, or a clear split.
 func likely(t *rapid.T, c Case) Case {
 	order := rapid.Permutation(names).Draw(t, "order")
-	switch rapid.SampledFrom([]string{"anything", "outage", "split"}).Draw(t, "kind") {
+	switch rapid.SampledFrom([]string{"anything", "outage", "split", "straggler"}).Draw(t, "kind") {
 	case "outage":
 		for i, n := range order {
 			if e, ok := c.Evidence[n]; ok && !e.Empty {
-				e.Broker = rapid.SampledFrom([]Broker{Stopped, Stopped, Stopped, Stopped, Starting, Silent}).Draw(t, "in the outage")
+				e.Broker = rapid.SampledFrom([]Broker{Stopped, Stopped, Stopped, Stopped, Stopped, Starting, Silent, Serving}).Draw(t, "in the outage")
 				e.Last, e.Cluster, e.Running = order[i:], idA, nil
+				if e.Broker == Serving {
+					e.Running = order[i : i+1]
+				}
 				c.Evidence[n] = e
 			}
+		}
+	case "straggler":
+		for _, n := range order[1:] {
+			c.Evidence[n] = serves(order[1:]...)
 		}
 	case "split":
 		for i, n := range order {
