@@ -117,11 +117,17 @@ func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) error {
 	if rec, err := converge.Current(ctx, s); err == nil {
 		st.Apply = &api.ApplySummary{ID: rec.ID, State: rec.State, Who: rec.Who, Since: rec.Since, Finished: rec.Finished, Error: rec.Error}
 	}
-	if st.Store, err = s.Members(ctx); err != nil {
-		a.Log.Debug("members of etcd", "err", err)
-	}
+	recoveries := a.recovering(ctx, c, s) // before the questions to machines that may be dead: those take all the time there is
+	var asked sync.WaitGroup
+	asked.Go(func() {
+		var err error
+		if st.Store, err = s.Members(ctx); err != nil {
+			a.Log.Debug("members of etcd", "err", err)
+		}
+	})
 	st.Nodes = a.askAll(ctx, c, api.LookOf(r))
-	st.Conditions = append(a.judge(c, &st), a.recovering(ctx, c, s)...)
+	asked.Wait()
+	st.Conditions = append(a.judge(c, &st), recoveries...)
 	health.Sort(st.Conditions)
 	st.Healthy = health.Healthy(st.Conditions)
 	api.WriteJSON(w, st)

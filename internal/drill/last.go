@@ -15,6 +15,8 @@ import (
 const (
 	sayLimit = 4 * time.Minute
 	seenWait = 20 * time.Second
+	// lookLimit bounds a look: agents wait for a machine without power before they answer for all.
+	lookLimit = 10 * time.Second
 )
 
 // stopInTurn shuts the machines of a site down one after the other.
@@ -68,7 +70,7 @@ func (x *run) lastAway(ctx context.Context) error {
 
 // awaits reports whether status says that the service waits for the node.
 func (x *run) awaits(ctx context.Context, svc, node string) bool {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
 	s, err := x.Observer.Snapshot(ctx)
 	if err != nil {

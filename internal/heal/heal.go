@@ -328,7 +328,8 @@ func (e *Engine) Begin(ctx context.Context, c *model.Cluster, choice, who string
 	if choice != "" {
 		m.Reason += ", from the data of " + choice
 	}
-	m.Pinned = ""
+	// What was asked of a person has been answered; what follows is decided at the next look.
+	m = service.Move{Diagnosis: m.Diagnosis, Act: "wait", Reason: m.Reason}
 	if choice == "" {
 		m.Pinned = r.Pinned
 	}

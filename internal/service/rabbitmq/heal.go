@@ -37,6 +37,13 @@ const (
 // dataDir holds what the member of a node saves.
 func dataDir(node string) string { return dirState + "/rabbit@" + node }
 
+// runningFile is where the broker of a node writes down which members run. It holds while the broker serves, and when it has stopped.
+func runningFile(node string) string { return dataDir(node) + "/nodes_running_at_shutdown" }
+
+// lastFile is a copy from when the broker ceased to serve: one that starts and waits writes into runningFile what a peer says that waits
+// too, and that knows only itself to run. The unit makes it before each start, and removes it when the broker serves.
+const lastFile = "/var/lib/rabbitmq/nines-last-running"
+
 var _ service.Healer = (*Service)(nil)
 
 // history is since when a node's broker has been as it is.
@@ -137,9 +144,55 @@ func (s *Service) evidence(ctx context.Context, env service.Env) (recovery.Evide
 	if err := s.brokerOf(ctx, env, &e); err != nil {
 		return e, err
 	}
+	s.noteLast(ctx, env, e.Broker)
 	h := s.remember(env.Node.Name, e.Broker == recovery.Serving, e.Running)
 	e.For, e.Stable = time.Since(h.since), time.Since(h.runningSince)
 	return e, nil
+}
+
+// noteLast keeps lastFile for those ends of service that no start follows: a broker that paused comes back without one.
+func (s *Service) noteLast(ctx context.Context, env service.Env, b recovery.Broker) {
+	s.mu.Lock()
+	same := s.noted == b
+	s.noted = b
+	s.mu.Unlock()
+	var err error
+	switch {
+	case same || b == recovery.Starting:
+		return
+	case b == recovery.Serving:
+		err = env.Host.RemoveFile(lastFile)
+	case b == recovery.Silent && listens(ctx, env.Node):
+		s.unnoted() // it may only be slow, and serve
+		return
+	default:
+		err = copyLast(ctx, env)
+	}
+	if err != nil {
+		s.unnoted()
+		env.Log.Warn("note which members ran", "err", err)
+	}
+}
+
+func (s *Service) unnoted() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.noted = ""
+}
+
+func copyLast(ctx context.Context, env service.Env) error {
+	if _, err := env.Host.ReadFile(lastFile); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := env.Host.ReadFile(runningFile(env.Node.Name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // never served
+	}
+	if err != nil {
+		return err
+	}
+	f.Path = lastFile
+	return env.Host.WriteFile(ctx, f, nil)
 }
 
 // apiTimeout bounds a question to a broker that may hang.
@@ -218,7 +271,10 @@ func (s *Service) saved(ctx context.Context, env service.Env, e *recovery.Eviden
 	}
 	var err, err2 error
 	e.Members, err = savedNodes(env.Host, dir+"/cluster_nodes.config")
-	e.Last, err2 = savedNodes(env.Host, dir+"/nodes_running_at_shutdown")
+	e.Last, err2 = savedNodes(env.Host, lastFile)
+	if errors.Is(err2, fs.ErrNotExist) {
+		e.Last, err2 = savedNodes(env.Host, runningFile(env.Node.Name))
+	}
 	if err = errors.Join(err, err2); err != nil {
 		e.SavedError = err.Error()
 	}
@@ -489,15 +545,14 @@ func (s *Service) force(ctx context.Context, env service.Env, epoch int64, args 
 	return s.awaitServing(ctx, env)
 }
 
-// machineAnswers reports whether a machine is up, whatever its agent does: its system takes a connection, or refuses it.
+// machineAnswers reports whether a machine is up, whatever its agent does: systemd itself takes connections for the health port and
+// the port mapper. A refusal proves nothing: it may come from this node, which ends connections to machines that died.
 func machineAnswers(ctx context.Context, n model.Node) bool {
 	for _, port := range []int{model.PortHealth, model.PortAgent, model.PortEPMD} {
 		d := net.Dialer{Timeout: apiTimeout}
 		conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(n.Address().String(), strconv.Itoa(port)))
 		if err == nil {
 			conn.Close()
-		}
-		if err == nil || errors.Is(err, syscall.ECONNREFUSED) {
 			return true
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"nines/internal/host"
 	"nines/internal/model"
 	"nines/internal/service"
+	"nines/internal/service/rabbitmq/recovery"
 )
 
 // Interval implements service.Observer: two small requests on a kept connection.
@@ -36,6 +37,7 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 	peers, err := api.peers(ctx)
 	if err != nil {
 		s.remember(env.Node.Name, refused(err), nil)
+		s.noteEnd(ctx, env)
 		o := service.Observation{Reason: s.unavailable(env, err)}
 		if refused(err) {
 			o.Conditions = append(o.Conditions, health.Condition{Code: "rabbitmq-foreign-state", Severity: health.Critical,
@@ -50,6 +52,9 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 		Facts:   map[string]string{FactRunning: strings.Join(running, ","), FactMembers: strings.Join(names(peers, false), ",")},
 	}
 	s.remember(env.Node.Name, o.Serving, running)
+	if o.Serving {
+		s.noteLast(ctx, env, recovery.Serving)
+	}
 	if !o.Serving {
 		o.Reason = "the broker is starting"
 		return o
@@ -69,6 +74,17 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 			Text: "publishers are blocked on all members: " + alarm + space(ctx, env), Hint: "free disk space or memory on this node, or find the queue that nobody consumes"})
 	}
 	return o
+}
+
+// noteEnd sees to lastFile as soon as the broker is seen to be down.
+func (s *Service) noteEnd(ctx context.Context, env service.Env) {
+	switch unit, err := env.Host.Unit(ctx, Unit); {
+	case err != nil:
+	case unit.Active == "active":
+		s.noteLast(ctx, env, recovery.Silent)
+	case unit.Active == "inactive", unit.Active == "failed":
+		s.noteLast(ctx, env, recovery.Stopped)
+	}
 }
 
 // diskLimit is the free space below which publishers are blocked (disk_free_limit in rabbitmq.conf.tmpl).

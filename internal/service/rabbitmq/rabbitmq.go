@@ -20,6 +20,7 @@ import (
 	"nines/internal/plan"
 	"nines/internal/secret"
 	"nines/internal/service"
+	"nines/internal/service/rabbitmq/recovery"
 )
 
 // Name is the service's name.
@@ -59,6 +60,7 @@ type Service struct {
 	mu      sync.Mutex
 	clients map[string]*client // by node; keeps connections between observations
 	past    map[string]history // by node
+	noted   recovery.Broker    // for which state of this node's broker lastFile was seen to
 	// healing says which step of a recovery is under way on this node; nil: none.
 	healing  atomic.Pointer[string]
 	replicas replicas

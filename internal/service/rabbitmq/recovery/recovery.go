@@ -153,7 +153,9 @@ func Decide(c Case) Decision {
 		return Decision{Diagnosis: NotFormed, Act: Nothing, Reason: "nothing says that all members ever were one cluster", Hint: "'nines apply' forms it"}
 	}
 	if c.Choice != "" && !c.Settled {
-		return c.chosen()
+		if d, ok := c.chosen(); ok {
+			return d
+		}
 	}
 	return c.down()
 }
@@ -463,16 +465,23 @@ func (c Case) record() string {
 }
 
 // chosen follows a person's word as far as it can be followed. Whoever does not answer is taken for gone: that is what the person said.
-func (c Case) chosen() Decision {
+// Not ok: nobody has to be forced, because nothing is missing any more.
+func (c Case) chosen() (Decision, bool) {
 	n := c.Choice
+	if len(c.absent()) == 0 && !slices.ContainsFunc(c.known(), func(x string) bool { return c.Evidence[x].Empty }) {
+		return Decision{}, false
+	}
 	if d, ok := c.badChoice(); ok {
-		return d
+		return d, true
 	}
 	if d, ok := c.used(); ok {
-		return d
+		return d, true
+	}
+	if len(c.awaited(n, c.absent())) == 0 && !c.awaitsEmpty(n) {
+		return Decision{}, false
 	}
 	if run := c.in(Silent, Starting); len(run) > 0 {
-		return Decision{Diagnosis: Chosen, Act: Halt, Nodes: run, Reason: "a person chose " + n + "; whoever runs is stopped first"}
+		return Decision{Diagnosis: Chosen, Act: Halt, Nodes: run, Reason: "a person chose " + n + "; whoever runs is stopped first"}, true
 	}
 	gone := c.awaited(n, c.absent())
 	for _, x := range c.known() {
@@ -481,7 +490,7 @@ func (c Case) chosen() Decision {
 		}
 	}
 	return Decision{Diagnosis: Chosen, Act: Force, Node: n,
-		Reason: "a person chose it; given up is what " + strings.Join(gone, ", ") + " took after it had stopped"}
+		Reason: "a person chose it; given up is what " + strings.Join(gone, ", ") + " took after it had stopped"}, true
 }
 
 func (c Case) badChoice() (Decision, bool) {
@@ -509,9 +518,6 @@ func (c Case) badChoice() (Decision, bool) {
 	}
 	if later := c.awaited(n, c.known()); len(later) > 0 {
 		return bad(strings.Join(later, ", ")+" answers and went on longer", "choose "+later[0])
-	}
-	if len(c.awaited(n, c.absent())) == 0 && !c.awaitsEmpty(n) {
-		return bad("nothing is missing that it waits for: it need not be forced, only started", "/var/log/rabbitmq on "+n+" says why it does not serve")
 	}
 	return Decision{}, false
 }
