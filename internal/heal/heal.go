@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -234,7 +235,7 @@ func (e *Engine) Tick(ctx context.Context, c *model.Cluster, waited time.Duratio
 	}
 	for _, batch := range m.Steps {
 		for _, s := range batch {
-			r.note(e.Now(), s.Name+" "+s.Node)
+			r.note(e.Now(), inWords(s))
 		}
 	}
 	// Written down first: it is what the agents compare the steps with, and the proof that this leader still leads.
@@ -242,6 +243,15 @@ func (e *Engine) Tick(ctx context.Context, c *model.Cluster, waited time.Duratio
 		return r, m, err
 	}
 	return r, m, e.do(ctx, c, r, m)
+}
+
+// inWords is a step: "forget ctl1 member=ctl3".
+func inWords(s service.HealStep) string {
+	text := s.Name + " " + s.Node
+	for _, k := range slices.Sorted(maps.Keys(s.Args)) {
+		text += " " + k + "=" + s.Args[k]
+	}
+	return text
 }
 
 // opened is the record of the next epoch.

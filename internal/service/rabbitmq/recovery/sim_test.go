@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-var schedules = flag.Int("schedules", 500, "how many random sites TestSimulation runs")
+var schedules = flag.Int("schedules", 300, "how many random sites TestSimulation runs")
 
 // simNode is a machine with a member, as far as Mnesia's rules go.
 type simNode struct {
