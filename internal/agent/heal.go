@@ -42,35 +42,79 @@ func (a *Agent) engine(s heal.State, name string, h service.Healer, fence store.
 		Leader: a.Config.Node, Log: a.Log, Now: time.Now}
 }
 
-// heal recovers services while this node leads.
+// heal recovers services while this node leads, each by itself: one must not wait for a step of another.
 func (a *Agent) heal(ctx context.Context, s store.Store, l *converge.Leader, fence store.Fence) {
-	sick := map[string]time.Time{} // since when nothing is at work
-	held := map[string]func(){}
-	defer func() {
-		for _, release := range held {
-			release()
+	apart := &noApply{leader: l, by: map[string]bool{}}
+	var wg sync.WaitGroup
+	for _, svc := range a.Services {
+		if h, ok := svc.(service.Healer); ok {
+			wg.Go(func() { a.healOne(ctx, s, a.engine(s, svc.Name(), h, fence), apart) })
 		}
-	}()
+	}
+	wg.Wait()
+}
+
+// noApply keeps applies away while any service is recovered: both start and stop members.
+type noApply struct {
+	leader *converge.Leader
+
+	mu      sync.Mutex
+	by      map[string]bool // the services that are being recovered
+	release func()
+}
+
+// hold reports whether no apply is under way, and none begins until the service lets go.
+func (n *noApply) hold(name string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.by) == 0 {
+		release, ok := n.leader.Hold("the recovery of " + name)
+		if !ok {
+			return false
+		}
+		n.release = release
+	}
+	n.by[name] = true
+	return true
+}
+
+func (n *noApply) held(name string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.by[name]
+}
+
+func (n *noApply) letGo(name string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.by[name] {
+		if delete(n.by, name); len(n.by) == 0 {
+			n.release()
+		}
+	}
+}
+
+func (a *Agent) healOne(ctx context.Context, s store.Store, e *heal.Engine, apart *noApply) {
+	defer apart.letGo(e.Name)
+	var sick time.Time // since when it is not well
 	for wait := time.Duration(0); pause(ctx, wait); {
 		wait = lookAgain
 		c, err := converge.LastSpec(ctx, s)
-		if err != nil {
+		if err != nil || !c.Runs(e.Name) {
 			continue // nothing applied yet, or etcd is away: the next look tells
 		}
-		for name, h := range a.healers(c) {
-			busy, err := a.tick(ctx, c, l, a.engine(s, name, h, fence), sick, held)
-			if err != nil && ctx.Err() == nil {
-				a.Log.Warn("recovery", "service", name, "err", err)
-			}
-			if busy && err == nil {
-				wait = tickAgain
-			}
+		busy, err := a.tick(ctx, c, e, &sick, apart)
+		if err != nil && ctx.Err() == nil {
+			a.Log.Warn("recovery", "service", e.Name, "err", err)
+		}
+		if busy && err == nil {
+			wait = tickAgain
 		}
 	}
 }
 
 // tick looks at one service and does what is next. busy: there is more to do soon.
-func (a *Agent) tick(ctx context.Context, c *model.Cluster, l *converge.Leader, e *heal.Engine, sick map[string]time.Time, held map[string]func()) (busy bool, err error) {
+func (a *Agent) tick(ctx context.Context, c *model.Cluster, e *heal.Engine, sick *time.Time, apart *noApply) (busy bool, err error) {
 	record, _, err := heal.Load(ctx, e.State, e.Name)
 	if err != nil {
 		return false, err
@@ -80,34 +124,31 @@ func (a *Agent) tick(ctx context.Context, c *model.Cluster, l *converge.Leader, 
 		return false, err
 	}
 	if well {
-		delete(sick, e.Name)
-	} else if sick[e.Name].IsZero() {
-		sick[e.Name] = time.Now()
+		*sick = time.Time{}
+	} else if sick.IsZero() {
+		*sick = time.Now()
 	}
 	if well && !record.Open && record.Move.Diagnosis == "" {
 		return false, nil
 	}
 	waited := time.Duration(0)
-	if since := sick[e.Name]; !since.IsZero() {
-		waited = time.Since(since)
+	if !sick.IsZero() {
+		waited = time.Since(*sick)
 	}
-	if held[e.Name] == nil {
+	if !apart.held(e.Name) {
 		// Only to see whether there is something to do: whoever wants to apply is not kept waiting by a look.
 		record, m, err := e.Tick(ctx, c, waited, false)
 		if err != nil || m.Rest || !record.Open && !m.Open && len(m.Steps) == 0 {
 			return false, err
 		}
-		release, ok := l.Hold("the recovery of " + e.Name)
-		if !ok {
+		if !apart.hold(e.Name) {
 			a.Log.Info("the recovery waits for the apply under way", "service", e.Name)
 			return false, nil
 		}
-		held[e.Name] = release
 	}
 	record, m, err := e.Tick(ctx, c, waited, true)
 	if err == nil && (!record.Open || m.Rest) {
-		held[e.Name]()
-		delete(held, e.Name)
+		apart.letGo(e.Name)
 	}
 	if err != nil && !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrFenced) {
 		err = errors.Join(err, e.Failed(ctx, err))
@@ -358,6 +399,9 @@ func recoveryConditions(r heal.Record) []health.Condition {
 			Text: fmt.Sprintf("%s: %s", m.Diagnosis, m.Reason), Hint: "wait, or see 'nines recover " + r.Service + " --explain'"}
 		if m.Hint != "" && (m.Act == "ask" || m.Act == "wait") {
 			cond.Code, cond.Severity, cond.Hint = "recovery-stuck", health.Critical, m.Hint
+			if m.Rest { // others do the work
+				cond.Severity = health.Warning
+			}
 		}
 		out = append(out, cond)
 	}

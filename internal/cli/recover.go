@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,17 +19,21 @@ import (
 
 func newRecoverCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "recover", Short: "See, or begin, the recovery of a service that cannot go on by itself"}
-	cmd.AddCommand(newRecoverGaleraCommand(g))
+	for _, r := range recoverables {
+		cmd.AddCommand(newRecoverServiceCommand(g, r))
+	}
 	return cmd
 }
 
-func newRecoverGaleraCommand(g *globals) *cobra.Command {
-	var explain bool
-	var choose string
-	cmd := &cobra.Command{
-		Use:   "galera",
-		Short: "Bring the database back after all of its members were lost",
-		Long: `The leader recovers the database by itself when no member is in a Primary any more, and as soon as it is known which
+// recoverable is a service that can be recovered, in the words of the command.
+type recoverable struct {
+	name, noun, short, long, choose string
+	show                            func(w io.Writer, r api.Recovery, members []string)
+}
+
+var recoverables = []recoverable{
+	{name: "galera", noun: "database", short: "Bring the database back after all of its members were lost", choose: "go on from the data of `NODE`", show: view.GaleraRecovery,
+		long: `The leader recovers the database by itself when no member is in a Primary any more, and as soon as it is known which
 member has the latest data. This command shows what it sees and waits for, or has it begin at once.
 
 --explain changes nothing: it shows each member's evidence, the diagnosis and what would be done.
@@ -38,10 +43,31 @@ have and NODE has not are given up. It is recorded with your name. Members that 
 they are. Copies that have more than NODE are kept on their nodes, as /var/lib/mysql.nines-epoch-N; the disk of a machine that is away
 must be kept before it is switched on again.
 
-Exit code 0: there is a Primary again, 2: it waits for something (--explain: it would), 1: an error.`,
-		Example: `  nines recover galera --explain
-  nines recover galera
-  nines recover galera --choose ctl2`,
+Exit code 0: there is a Primary again, 2: it waits for something (--explain: it would), 1: an error.`},
+	{name: "rabbitmq", noun: "message broker", short: "Bring the message broker back after all of its members stopped", choose: "boot `NODE` without the members that stopped after it", show: view.RabbitMQRecovery,
+		long: `RabbitMQ's members wait for the one that stopped last, because it may have taken more than they have. The leader starts those
+that are stopped, and says for whom the others wait. This command shows what it sees.
+
+--explain changes nothing: it shows each member's evidence, the diagnosis and what would be done.
+
+--choose NODE is for the case that the last one is gone for good: NODE boots by force (force_boot), once, after the others were stopped and
+a copy of its metadata was kept in /var/lib/nines/rabbitmq-evidence. Queues, users and bindings that were made or changed after NODE had stopped
+are given up; messages in quorum queues stay as long as most of their replicas are there. It is recorded with your name. Members that do
+not answer are taken for switched off: make sure that they are. NODE must have gone on longer than every other member that answers.
+
+Exit code 0: it serves again, 2: it waits for something (--explain: it would), 1: an error.`},
+}
+
+func newRecoverServiceCommand(g *globals, r recoverable) *cobra.Command {
+	var explain bool
+	var choose string
+	cmd := &cobra.Command{
+		Use:   r.name,
+		Short: r.short,
+		Long:  r.long,
+		Example: fmt.Sprintf(`  nines recover %[1]s --explain
+  nines recover %[1]s
+  nines recover %[1]s --choose ctl2`, r.name),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if explain && choose != "" {
@@ -53,18 +79,18 @@ Exit code 0: there is a Primary again, 2: it waits for something (--explain: it 
 			}
 			defer s.Close()
 			if explain {
-				return g.explainRecovery(cmd.Context(), agents, s.Cluster)
+				return g.explainRecovery(cmd.Context(), agents, s.Cluster, r)
 			}
-			return g.recover(cmd.Context(), agents, choose)
+			return g.recover(cmd.Context(), agents, r, choose)
 		},
 	}
 	cmd.Flags().BoolVar(&explain, "explain", false, "show evidence and decision, and change nothing")
-	cmd.Flags().StringVar(&choose, "choose", "", "go on from the data of `NODE`")
+	cmd.Flags().StringVar(&choose, "choose", "", r.choose)
 	return cmd
 }
 
-func (g *globals) explainRecovery(ctx context.Context, agents *api.Client, c *model.Cluster) error {
-	r, err := agents.Recovery(ctx, "galera")
+func (g *globals) explainRecovery(ctx context.Context, agents *api.Client, c *model.Cluster, of recoverable) error {
+	r, err := agents.Recovery(ctx, of.name)
 	if err != nil {
 		return err
 	}
@@ -75,7 +101,7 @@ func (g *globals) explainRecovery(ctx context.Context, agents *api.Client, c *mo
 		for _, n := range c.Controllers() {
 			members = append(members, n.Name)
 		}
-		view.Recovery(g.out, r, members)
+		of.show(g.out, r, members)
 	}
 	if err == nil && r.Now.Act != "nothing" {
 		return exitCode(2)
@@ -83,14 +109,14 @@ func (g *globals) explainRecovery(ctx context.Context, agents *api.Client, c *mo
 	return err
 }
 
-// recover has the leader begin and shows what it does until there is a Primary and all who answer are in it.
-func (g *globals) recover(ctx context.Context, agents *api.Client, choose string) error {
-	begun, err := agents.Recover(ctx, api.RecoveryRequest{Service: "galera", Choose: choose, Who: whoami()})
+// recover has the leader begin and shows what it does until the service is at work and all who answer take part.
+func (g *globals) recover(ctx context.Context, agents *api.Client, of recoverable, choose string) error {
+	begun, err := agents.Recover(ctx, api.RecoveryRequest{Service: of.name, Choose: choose, Who: whoami()})
 	if err != nil {
 		return err
 	}
 	var last api.Recovery
-	err = live.Show(ctx, g.err, "Recovering the database", func(ctx context.Context, emit progress.Emit) (err error) {
+	err = live.Show(ctx, g.err, "Recovering the "+of.noun, func(ctx context.Context, emit progress.Emit) (err error) {
 		last, err = followRecovery(ctx, agents, begun, emit)
 		return err
 	})
@@ -107,9 +133,9 @@ func (g *globals) recover(ctx context.Context, agents *api.Client, choose string
 	switch {
 	case g.json:
 	case rest:
-		fmt.Fprintln(g.out, "The database is at work again: "+last.Record.Move.Reason+".")
+		fmt.Fprintln(g.out, "The "+of.noun+" is at work again: "+last.Record.Move.Reason+".")
 	default:
-		fmt.Fprintln(g.out, "The database is whole again.")
+		fmt.Fprintln(g.out, "The "+of.noun+" is whole again.")
 	}
 	return nil
 }

@@ -75,6 +75,9 @@ type Site struct {
 	Spread time.Duration
 	// Lost is a file that the first machine loses before it goes, well before the others.
 	Lost string
+	// Last: the machines are shut down one after the other, and the last one stays away. This service must wait for it and
+	// say so, until that one is switched on too.
+	Last string
 	// NoWrites: as long as a machine is away the database must not acknowledge anything.
 	NoWrites bool
 	// Late is how much later than the others the first machine is switched on again.
@@ -223,7 +226,12 @@ func siteDrills(c *model.Cluster) []Drill {
 	}
 	two := all("two-of-three-lost", "cut the power of most of the controllers", 20*time.Second, Site{Spread: spread / 6, NoWrites: true})
 	two.Target = Majority
-	return []Drill{
+	var last []Drill
+	if c.Runs("rabbitmq") {
+		last = []Drill{all("rabbitmq-last-node-gone", "shut all controllers down one after the other; the last stays away", 0,
+			Site{Spread: spread, Clean: true, Last: "rabbitmq"})}
+	}
+	return append([]Drill{
 		all("site-power-cut", "cut the power of all controllers", 5*time.Second, Site{Spread: spread}),
 		all("site-clean-stop", "shut all controllers down", 5*time.Second, Site{Spread: spread, Clean: true}),
 		two,
@@ -234,7 +242,7 @@ func siteDrills(c *model.Cluster) []Drill {
 		// After a clean stop the database never comes back by itself: there is a recovery to be led.
 		all("leader-killed-during-recovery", "shut all controllers down, and cut the power of the one that leads the recovery", 5*time.Second,
 			Site{Spread: spread, Clean: true, Leader: true}),
-	}
+	}, last...)
 }
 
 // verbs says in words what the known faults do.

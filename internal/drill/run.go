@@ -338,6 +338,9 @@ func (x *run) hurt(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if s := x.drill.Site; s != nil && s.Last != "" {
+		return x.lastAway(ctx)
+	}
 	return x.hold(ctx)
 }
 
@@ -347,6 +350,9 @@ const lostFirst = 2 * time.Second
 // switchOff has the machines of a site go down, each at its own moment.
 func (x *run) switchOff(ctx context.Context) error {
 	s := x.drill.Site
+	if s.Last != "" {
+		return x.stopInTurn(ctx)
+	}
 	errs := make([]error, len(x.victims))
 	var wg sync.WaitGroup
 	for i, node := range x.victims {
@@ -399,9 +405,8 @@ func (x *run) withoutOne(ctx context.Context) error {
 		if !pause(ctx, x.drill.Site.Late) {
 			return context.Cause(ctx)
 		}
-		s, err := x.Observer.Snapshot(ctx)
-		if err != nil || !slices.ContainsFunc(s.Conditions, func(c health.Condition) bool { return c.Code == codeStuck }) {
-			x.wound("nothing said that the database waits for " + x.victims[0])
+		if !x.awaits(ctx, "galera", x.victims[0]) {
+			x.wound("nothing in status said that galera waits for " + x.victims[0])
 		}
 		return nil
 	})

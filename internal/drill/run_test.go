@@ -51,17 +51,20 @@ type site struct {
 	drift    bool // something is not as the last apply left it: health does not tell
 	writes   bool // the database is probed too
 	// What is said of a recovery, until the power was given back as often as told.
-	stuck, recovering bool
-	ons               int
-	onFault           func()
+	recovering bool
+	ons        int
+	stuck      string // status says that this service waits for the machines without power
+	onFault    func()
 }
 
 func (s *site) Snapshot(context.Context) (Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	snap := Snapshot{VIPHolders: []string{s.vip}, Leader: "ctl1", Nodes: map[string]map[string]service.Observation{}}
-	if s.stuck && len(s.log) > 0 {
-		snap.Conditions = append(snap.Conditions, health.Condition{Code: codeStuck, Severity: health.Critical, Text: "a member is missing"})
+	for _, n := range testCluster().Nodes {
+		if last := s.last(n.Name); s.stuck != "" && last != "" && last != "on" {
+			snap.Conditions = append(snap.Conditions, health.Condition{Code: codeStuck, Service: s.stuck, Text: "last-missing: " + n.Name + " was still serving"})
+		}
 	}
 	if s.recovering && len(s.log) > 0 {
 		snap.Conditions = append(snap.Conditions, health.Condition{Code: codeUnderWay, Severity: health.Warning, Text: "all crashed"})
@@ -74,6 +77,16 @@ func (s *site) Snapshot(context.Context) (Snapshot, error) {
 		snap.Nodes[n.Name] = map[string]service.Observation{"galera": {Serving: true}}
 	}
 	return snap, nil
+}
+
+// last is what was done to a node last.
+func (s *site) last(node string) string {
+	for _, line := range slices.Backward(s.log) {
+		if what, ok := strings.CutSuffix(line, " "+node); ok {
+			return what
+		}
+	}
+	return ""
 }
 
 func (s *site) Inspect(ctx context.Context) (Snapshot, error) {
@@ -116,7 +129,7 @@ func (s *site) Cut(_ context.Context, node string) error { return s.hurt("cut", 
 func (s *site) On(ctx context.Context, node string) error {
 	s.mu.Lock()
 	if s.ons--; s.ons == 0 {
-		s.stuck, s.recovering = false, false
+		s.recovering = false
 	}
 	s.mu.Unlock()
 	return errors.Join(ctx.Err(), s.heal("on", node))
@@ -220,8 +233,8 @@ func TestRuns(t *testing.T) {
 		"shut down":                               {"site-clean-stop", &site{}, Pass, "", nil},
 		"a lost file":                             {"galera-grastate-missing", &site{}, Pass, "", nil},
 		"a cable":                                 {"management-nic-cut", &site{failover: 300 * ms}, Pass, "", []string{"pull ctl1", "plug ctl1", "close"}},
-		"one stays away":                          {"galera-one-member-gone", &site{stuck: true, ons: 5}, Pass, "", nil},
-		"one stays away, and nobody says so":      {"galera-one-member-gone", &site{}, Fail, "nothing said that the database waits for", nil},
+		"one stays away":                          {"galera-one-member-gone", &site{stuck: "galera"}, Pass, "", nil},
+		"one stays away, and nobody says so":      {"galera-one-member-gone", &site{}, Fail, "nothing in status said that galera waits for", nil},
 		"the leader goes too":                     {"leader-killed-during-recovery", &site{recovering: true, ons: 4}, Pass, "", nil},
 		"freeze":                                  {"freeze-haproxy", &site{vip: "ctl3"}, Pass, "", nil},
 	} {
@@ -410,7 +423,7 @@ func TestCatalogueNames(t *testing.T) {
 	}
 	want := []string{"vip-holder-power-off", "db-writer-power-off", "rabbitmq-node-power-off",
 		"management-nic-cut", "site-power-cut", "site-clean-stop", "two-of-three-lost", "galera-grastate-missing",
-		"galera-one-member-gone", "leader-killed-during-recovery", "kill-keystone", "freeze-keystone", "kill-haproxy", "freeze-haproxy"}
+		"galera-one-member-gone", "leader-killed-during-recovery", "rabbitmq-last-node-gone", "kill-keystone", "freeze-keystone", "kill-haproxy", "freeze-haproxy"}
 	if !slices.Equal(names, want) {
 		t.Errorf("%q", names)
 	}
@@ -436,4 +449,31 @@ func TestSiteGoesDownFileFirst(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestTheLastOneStaysAway: all are stopped in turn, all but the last come back, and it is told whether the service says for whom it waits.
+func TestTheLastOneStaysAway(t *testing.T) {
+	for _, says := range []bool{true, false} {
+		s := &site{vip: "ctl1"}
+		r := runnerFor(t, s)
+		d := drillNamed(t, "rabbitmq-last-node-gone")
+		synctest.Test(t, func(t *testing.T) {
+			if says {
+				s.stuck = "rabbitmq"
+			}
+			rep, err := r.Run(t.Context(), d, 5)
+			if err != nil {
+				t.Fatal(err)
+			}
+			turn := strings.Split(rep.Node, ", ")
+			want := []string{"stop " + turn[0], "stop " + turn[1], "stop " + turn[2], "on " + turn[0], "on " + turn[1]}
+			if len(s.log) < 6 || !slices.Equal(s.log[:5], want) || !slices.Contains(s.log[5:], "on "+turn[2]) {
+				t.Errorf("did %q", s.log)
+			}
+			told := strings.Contains(strings.Join(rep.Reasons, "; "), "nothing in status said that rabbitmq waits for "+turn[2])
+			if told == says {
+				t.Errorf("said %t: %q", says, rep.Reasons)
+			}
+		})
+	}
 }

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -234,7 +235,7 @@ func (e *Engine) Tick(ctx context.Context, c *model.Cluster, waited time.Duratio
 	}
 	for _, batch := range m.Steps {
 		for _, s := range batch {
-			r.note(e.Now(), s.Name+" "+s.Node)
+			r.note(e.Now(), inWords(s))
 		}
 	}
 	// Written down first: it is what the agents compare the steps with, and the proof that this leader still leads.
@@ -242,6 +243,15 @@ func (e *Engine) Tick(ctx context.Context, c *model.Cluster, waited time.Duratio
 		return r, m, err
 	}
 	return r, m, e.do(ctx, c, r, m)
+}
+
+// inWords is a step: "forget ctl1 member=ctl3".
+func inWords(s service.HealStep) string {
+	text := s.Name + " " + s.Node
+	for _, k := range slices.Sorted(maps.Keys(s.Args)) {
+		text += " " + k + "=" + s.Args[k]
+	}
+	return text
 }
 
 // opened is the record of the next epoch.
@@ -328,7 +338,8 @@ func (e *Engine) Begin(ctx context.Context, c *model.Cluster, choice, who string
 	if choice != "" {
 		m.Reason += ", from the data of " + choice
 	}
-	m.Pinned = ""
+	// What was asked of a person has been answered; what follows is decided at the next look.
+	m = service.Move{Diagnosis: m.Diagnosis, Act: "wait", Reason: m.Reason}
 	if choice == "" {
 		m.Pinned = r.Pinned
 	}

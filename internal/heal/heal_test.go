@@ -189,7 +189,8 @@ func TestAPersonBegins(t *testing.T) {
 	if r, err = e.Begin(t.Context(), nil, "", "another"); err != nil || r.Epoch != 1 || r.Who != "somebody" {
 		t.Errorf("begun twice: %+v, %v", r, err)
 	}
-	if r, err = e.Begin(t.Context(), nil, "b", "another"); err != nil || r.Epoch != 2 || r.Choice != "b" || r.Who != "another" {
+	s.moves = []service.Move{{Act: "ask", Diagnosis: "bad-choice", Hint: "choose b"}}
+	if r, err = e.Begin(t.Context(), nil, "b", "another"); err != nil || r.Move.Act == "ask" || r.Epoch != 2 || r.Choice != "b" || r.Who != "another" {
 		t.Errorf("a choice is a new epoch: %+v, %v", r, err)
 	}
 }

@@ -10,10 +10,11 @@ import (
 
 	"nines/internal/api"
 	"nines/internal/service/galera/recovery"
+	rabbit "nines/internal/service/rabbitmq/recovery"
 )
 
-// Recovery shows what is known of a database's members, what follows from it, and what was done so far.
-func Recovery(w io.Writer, r api.Recovery, members []string) {
+// GaleraRecovery shows what is known of a database's members, what follows from it, and what was done so far.
+func GaleraRecovery(w io.Writer, r api.Recovery, members []string) {
 	rows := [][]string{{"NODE", "SERVER", "COPY", "POSITION", "GRASTATE", "SAVED VIEW"}}
 	for _, n := range members {
 		rows = append(rows, memberRow(n, r))
@@ -32,6 +33,49 @@ func Recovery(w io.Writer, r api.Recovery, members []string) {
 	} else {
 		fmt.Fprintln(w, "\non record: nothing; the database was never seen whole")
 	}
+	decided(w, r)
+}
+
+// RabbitMQRecovery shows the same of a broker's members.
+func RabbitMQRecovery(w io.Writer, r api.Recovery, members []string) {
+	rows := [][]string{{"NODE", "BROKER", "FOR", "LAST SAW RUNNING", "CLUSTER"}}
+	for _, n := range members {
+		rows = append(rows, brokerRow(n, r))
+	}
+	table(w, "", rows)
+	var l rabbit.Lineage
+	if json.Unmarshal(r.Lineage, &l) == nil && len(l.Running) > 0 {
+		fmt.Fprintf(w, "\non record: %s served together in %s (written %s)\n", strings.Join(l.Running, ", "), l.Cluster, l.At.Local().Format(time.DateTime))
+	} else {
+		fmt.Fprintln(w, "\non record: nothing; the broker was never seen whole")
+	}
+	decided(w, r)
+}
+
+func brokerRow(n string, r api.Recovery) []string {
+	var e rabbit.Evidence
+	raw, ok := r.Evidence[n]
+	if !ok || json.Unmarshal(raw, &e) != nil {
+		return []string{n, "not known", "-", "-", strings.ReplaceAll(r.Absent[n], "\n", " ")}
+	}
+	broker, last, cluster := string(e.Broker), strings.Join(e.Last, ", "), e.Cluster
+	if e.Busy != "" {
+		broker += ", " + e.Busy
+	}
+	switch {
+	case e.Empty:
+		last, cluster = "-", "holds no state"
+	case e.SavedError != "":
+		cluster = e.SavedError
+	}
+	if e.Broker == rabbit.Serving {
+		last = "sees " + strings.Join(e.Running, ", ")
+	}
+	return []string{n, broker, e.For.Round(time.Second).String(), last, cluster}
+}
+
+// decided shows what follows from the evidence, and what was done so far.
+func decided(w io.Writer, r api.Recovery) {
 	m := r.Now
 	fmt.Fprintf(w, "\ndiagnosis: %s\n  because  %s\n  so       %s\n", m.Diagnosis, m.Reason, strings.TrimSpace(m.Act+" "+m.Node))
 	if m.Hint != "" {

@@ -27,6 +27,9 @@ type client struct {
 	http     *http.Client
 	base     string // "https://198.18.0.11:15671"
 	password string
+	// cluster is the name of the broker's cluster, asked for at clusterAt.
+	cluster   string
+	clusterAt time.Time
 }
 
 // statusError is an answer other than 2xx.
@@ -146,6 +149,29 @@ type peer struct {
 func (c *client) peers(ctx context.Context) ([]peer, error) {
 	var out []peer
 	return out, c.call(ctx, http.MethodGet, "nodes?columns=name,running", nil, &out)
+}
+
+// clusterAgain is for how long the cluster's name is believed: it changes only if a member is reset and joins another cluster.
+const clusterAgain = time.Minute
+
+// clusterID is RabbitMQ's own name of the cluster that the node belongs to.
+func (s *Service) clusterID(ctx context.Context, env service.Env, c *client) (string, error) {
+	s.mu.Lock()
+	id, at := c.cluster, c.clusterAt
+	s.mu.Unlock()
+	if id != "" && time.Since(at) < clusterAgain {
+		return id, nil
+	}
+	var out struct {
+		Value string `json:"value"`
+	}
+	if err := c.call(ctx, http.MethodGet, "global-parameters/internal_cluster_id", nil, &out); err != nil {
+		return "", fmt.Errorf("ask %s for its cluster's name: %w", env.Node.Name, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.cluster, c.clusterAt = out.Value, time.Now()
+	return out.Value, nil
 }
 
 // check asks a health check; text is empty when it passes.

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 
 	"nines/internal/host"
+	"nines/internal/host/hosttest"
 	"nines/internal/model"
 	"nines/internal/plan"
 	"nines/internal/service"
@@ -51,6 +52,7 @@ type broker struct {
 	peers    string
 	alarm    string
 	critical int // how often the node is still needed
+	queues   string
 	users    string
 	vhosts   string
 	perms    string
@@ -75,6 +77,10 @@ func (b *broker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "health/checks/node-is-quorum-critical" && b.critical > 0:
 		b.critical--
 		failed("queues would lose quorum")
+	case path == "global-parameters/internal_cluster_id":
+		w.Write([]byte(`{"name":"internal_cluster_id","value":"` + someCluster + `"}`))
+	case path == "queues":
+		w.Write([]byte(b.queues))
 	case path == "users":
 		w.Write([]byte(b.users))
 	case path == "vhosts":
@@ -141,7 +147,9 @@ func TestObserve(t *testing.T) {
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			s, env := against(t, &tc.broker, nil, tc.password)
+			h := hosttest.New()
+			h.Answer("df", "Avail\n  312\n", 0)
+			s, env := against(t, &tc.broker, h, tc.password)
 			o := s.Observe(t.Context(), env)
 			if o.Serving != tc.serving || !strings.Contains(o.Reason, tc.reason) {
 				t.Errorf("serving %v, %q; want %v, %q", o.Serving, o.Reason, tc.serving, tc.reason)
@@ -152,6 +160,9 @@ func TestObserve(t *testing.T) {
 			}
 			if code != tc.code {
 				t.Errorf("condition %q, want %q", code, tc.code)
+			}
+			if code == "rabbitmq-alarm" && !strings.Contains(o.Conditions[0].Text, "312 MB are free") {
+				t.Errorf("%q does not say how much room there is", o.Conditions[0].Text)
 			}
 		})
 	}

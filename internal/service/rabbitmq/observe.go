@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"nines/internal/health"
+	"nines/internal/host"
 	"nines/internal/model"
 	"nines/internal/service"
+	"nines/internal/service/rabbitmq/recovery"
 )
 
 // Interval implements service.Observer: two small requests on a kept connection.
@@ -21,6 +23,8 @@ const (
 	FactRunning = "running"
 	// FactMembers lists all members of the node's cluster.
 	FactMembers = "members"
+	// FactCluster is RabbitMQ's own name of the cluster.
+	FactCluster = "cluster"
 )
 
 // Observe implements service.Observer. A node serves when its broker runs and
@@ -32,6 +36,8 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 	}
 	peers, err := api.peers(ctx)
 	if err != nil {
+		s.remember(env.Node.Name, refused(err), nil)
+		s.noteEnd(ctx, env)
 		o := service.Observation{Reason: s.unavailable(env, err)}
 		if refused(err) {
 			o.Conditions = append(o.Conditions, health.Condition{Code: "rabbitmq-foreign-state", Severity: health.Critical,
@@ -45,10 +51,18 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 		Reason:  fmt.Sprintf("running, %d of %d members", len(running), len(env.Cluster.Controllers())),
 		Facts:   map[string]string{FactRunning: strings.Join(running, ","), FactMembers: strings.Join(names(peers, false), ",")},
 	}
+	s.remember(env.Node.Name, o.Serving, running)
+	if o.Serving {
+		s.noteLast(ctx, env, recovery.Serving)
+	}
 	if !o.Serving {
 		o.Reason = "the broker is starting"
 		return o
 	}
+	if id, err := s.clusterID(ctx, env, api); err == nil {
+		o.Facts[FactCluster] = id
+	}
+	o.Conditions = s.replicas.note(ctx, env, api, len(running) == len(env.Cluster.Controllers()))
 	alarm, err := api.check(ctx, "local-alarms")
 	switch {
 	case err != nil:
@@ -57,9 +71,33 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 		// The other members block publishers as well: taking this one out helps nobody.
 		o.Reason = "alarm: " + alarm
 		o.Conditions = append(o.Conditions, health.Condition{Code: "rabbitmq-alarm", Severity: health.Critical,
-			Text: "publishers are blocked on all members: " + alarm, Hint: "free disk space or memory on this node, or find the queue that nobody consumes"})
+			Text: "publishers are blocked on all members: " + alarm + space(ctx, env), Hint: "free disk space or memory on this node, or find the queue that nobody consumes"})
 	}
 	return o
+}
+
+// noteEnd sees to lastFile as soon as the broker is seen to be down.
+func (s *Service) noteEnd(ctx context.Context, env service.Env) {
+	switch unit, err := env.Host.Unit(ctx, Unit); {
+	case err != nil:
+	case unit.Active == "active":
+		s.noteLast(ctx, env, recovery.Silent)
+	case unit.Active == "inactive", unit.Active == "failed":
+		s.noteLast(ctx, env, recovery.Stopped)
+	}
+}
+
+// diskLimit is the free space below which publishers are blocked (disk_free_limit in rabbitmq.conf.tmpl).
+const diskLimit = "512 MB"
+
+// space says how much room is left where the broker writes.
+func space(ctx context.Context, env service.Env) string {
+	out, err := env.Host.Run(ctx, host.Cmd{Args: []string{"df", "--block-size=1000000", "--output=avail", dirState}})
+	fields := strings.Fields(string(out.Stdout))
+	if err != nil || len(fields) != 2 {
+		return ""
+	}
+	return fmt.Sprintf("; %s MB are free in %s, below %s publishers are blocked", fields[1], dirState, diskLimit)
 }
 
 // Judge implements service.ClusterJudge.
@@ -85,7 +123,7 @@ func (*Service) Judge(c *model.Cluster, seen map[string]service.Observation) []h
 			if !slices.Contains(running, other) {
 				out = append(out, health.Condition{Code: "rabbitmq-split", Severity: health.Critical, Node: n, Service: Name,
 					Text: fmt.Sprintf("%s and %s both serve, but not as one cluster", n, other),
-					Hint: "if it does not heal within a minute: stop the broker on the node with less to lose, move its /var/lib/rabbitmq/mnesia away, run 'nines apply'"})
+					Hint: "mend the network; if it stays for a minute, 'nines recover rabbitmq --explain' says what is done, or why nothing is"})
 			}
 		}
 	}

@@ -5,19 +5,22 @@
 // Invariants: a node never starts a second cluster (a fresh one waits for its
 // peers without end); a member is not restarted while a queue would lose its
 // majority by it; passwords reach the broker as salted hashes in a file or over TLS,
-// never in an argument list. It must never call force_boot, reset a
-// node or forget a member: those lose messages and are an operator's decision.
+// never in an argument list; a member is forced to boot only at a person's word (recovery), and forgotten
+// only when it has lost its state. It must never reset a node.
 package rabbitmq
 
 import (
+	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"nines/internal/model"
 	"nines/internal/plan"
 	"nines/internal/secret"
 	"nines/internal/service"
+	"nines/internal/service/rabbitmq/recovery"
 )
 
 // Name is the service's name.
@@ -56,6 +59,13 @@ type Service struct {
 
 	mu      sync.Mutex
 	clients map[string]*client // by node; keeps connections between observations
+	past    map[string]history // by node
+	noted   recovery.Broker    // for which state of this node's broker lastFile was seen to
+	// healing says which step of a recovery is under way on this node; nil: none.
+	healing  atomic.Pointer[string]
+	replicas replicas
+	// answers reports whether a machine is up.
+	answers func(context.Context, model.Node) bool
 }
 
 // New makes the service. users tells which users other services want.
@@ -63,7 +73,7 @@ func New(users func(*model.Cluster) []service.BrokerUser) *Service {
 	if users == nil {
 		users = func(*model.Cluster) []service.BrokerUser { return nil }
 	}
-	return &Service{users: users, clients: map[string]*client{}}
+	return &Service{users: users, clients: map[string]*client{}, past: map[string]history{}, answers: machineAnswers}
 }
 
 // Name implements service.Service.
