@@ -37,6 +37,7 @@ func testCluster() *model.Cluster {
 // site is a cluster of three nodes on which time passes only in tests. It fails over when a
 // node dies and is whole a while after it returns.
 type site struct {
+	says     bool // status says that rabbitmq waits for the machine that was hurt last
 	mu       sync.Mutex
 	vip      string
 	deaf     time.Time     // clients are refused until then
@@ -50,7 +51,6 @@ type site struct {
 	silent   bool // faults are never healed by the product
 	drift    bool // something is not as the last apply left it: health does not tell
 	writes   bool // the database is probed too
-	stuck    bool // status says that rabbitmq waits for the machine that was hurt last
 	onFault  func()
 }
 
@@ -64,7 +64,7 @@ func (s *site) Snapshot(context.Context) (Snapshot, error) {
 			continue
 		}
 		snap.Nodes[n.Name] = map[string]service.Observation{"galera": {Serving: true}}
-		if s.stuck && len(s.log) > 0 && s.away != "" && !slices.Contains(s.log, "on "+s.away) {
+		if s.says && len(s.log) > 0 && s.away != "" && !slices.Contains(s.log, "on "+s.away) {
 			snap.Conditions = append(snap.Conditions, health.Condition{Code: "recovery-stuck", Service: "rabbitmq", Text: "last-missing: " + s.away + " was still serving"})
 		}
 	}
@@ -396,7 +396,7 @@ func TestTheLastOneStaysAway(t *testing.T) {
 		r := runnerFor(t, s)
 		d := drillNamed(t, "rabbitmq-last-node-gone")
 		synctest.Test(t, func(t *testing.T) {
-			s.stuck = says
+			s.says = says
 			rep, err := r.Run(t.Context(), d, 5)
 			if err != nil {
 				t.Fatal(err)
