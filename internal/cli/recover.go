@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -134,8 +135,10 @@ func (g *globals) recover(ctx context.Context, agents *api.Client, of recoverabl
 	case g.json:
 	case rest:
 		fmt.Fprintln(g.out, "The "+of.noun+" is at work again: "+last.Record.Move.Reason+".")
+	case len(last.Record.Log) > 0: // a machine may still be away: the last line says who takes part
+		fmt.Fprintln(g.out, "The "+of.noun+" is at work again: "+strings.TrimPrefix(last.Record.Log[len(last.Record.Log)-1].Text, "done: ")+".")
 	default:
-		fmt.Fprintln(g.out, "The "+of.noun+" is whole again.")
+		fmt.Fprintln(g.out, "The "+of.noun+" is at work again.")
 	}
 	return nil
 }

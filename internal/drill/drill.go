@@ -69,15 +69,15 @@ const (
 // Site is a fault of more than one machine. Clients are promised nothing but that
 // every acknowledged write survives, and that nobody has to lend a hand.
 type Site struct {
+	// Last: the machines are shut down one after the other, and the last one stays away. This service must wait for it and
+	// say so, until that one is switched on too.
+	Last string
 	// Clean: the machines are shut down instead of losing their power.
 	Clean bool
 	// Spread is the time within which all go down, in random order.
 	Spread time.Duration
 	// Lost is a file that the first machine loses before it goes, well before the others.
 	Lost string
-	// Last: the machines are shut down one after the other, and the last one stays away. This service must wait for it and
-	// say so, until that one is switched on too.
-	Last string
 	// NoWrites: as long as a machine is away the database must not acknowledge anything.
 	NoWrites bool
 	// Late is how much later than the others the first machine is switched on again.
@@ -167,6 +167,7 @@ func Catalogue(c *model.Cluster, services []service.Service) []Drill {
 		out = append(out, limitAPIs(d, "", apis))
 	}
 	out = append(out, siteDrills(c)...)
+	out = append(out, lastDrills(c)...)
 	for _, s := range services {
 		f, ok := s.(service.Faulty)
 		if !ok || !c.Runs(s.Name()) {
@@ -226,12 +227,7 @@ func siteDrills(c *model.Cluster) []Drill {
 	}
 	two := all("two-of-three-lost", "cut the power of most of the controllers", 20*time.Second, Site{Spread: spread / 6, NoWrites: true})
 	two.Target = Majority
-	var last []Drill
-	if c.Runs("rabbitmq") {
-		last = []Drill{all("rabbitmq-last-node-gone", "shut all controllers down one after the other; the last stays away", 0,
-			Site{Spread: spread, Clean: true, Last: "rabbitmq"})}
-	}
-	return append([]Drill{
+	return []Drill{
 		all("site-power-cut", "cut the power of all controllers", 5*time.Second, Site{Spread: spread}),
 		all("site-clean-stop", "shut all controllers down", 5*time.Second, Site{Spread: spread, Clean: true}),
 		two,
@@ -242,7 +238,7 @@ func siteDrills(c *model.Cluster) []Drill {
 		// After a clean stop the database never comes back by itself: there is a recovery to be led.
 		all("leader-killed-during-recovery", "shut all controllers down, and cut the power of the one that leads the recovery", 5*time.Second,
 			Site{Spread: spread, Clean: true, Leader: true}),
-	}, last...)
+	}
 }
 
 // verbs says in words what the known faults do.

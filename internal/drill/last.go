@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"nines/internal/model"
 	"nines/internal/progress"
 )
 
@@ -18,6 +19,15 @@ const (
 	// lookLimit bounds a look: agents wait for a machine without power before they answer for all.
 	lookLimit = 10 * time.Second
 )
+
+// lastDrills are about a service whose members wait for the one that stopped last.
+func lastDrills(c *model.Cluster) []Drill {
+	if !c.Runs("rabbitmq") || len(c.Controllers()) < 3 {
+		return nil
+	}
+	return []Drill{{Name: "rabbitmq-last-node-gone", Title: "shut all controllers down one after the other; the last stays away", Target: Controllers,
+		Way: ByPower, Site: &Site{Spread: 3 * time.Second, Clean: true, Last: "rabbitmq"}}}
+}
 
 // stopInTurn shuts the machines of a site down one after the other.
 func (x *run) stopInTurn(ctx context.Context) error {
