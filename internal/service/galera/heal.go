@@ -219,7 +219,8 @@ func noServer(ctx context.Context, h host.Host) (bool, error) {
 // lookInside reports whether the data directory holds no database, and whether a state transfer into it was not completed: the script that
 // receives one clears the directory, works in .sst, and removes that last.
 func lookInside(ctx context.Context, h host.Host) (empty, torn bool, err error) {
-	out, err := h.Run(ctx, host.Cmd{Args: []string{"find", dataDir, "-maxdepth", "1", "(", "-name", "ibdata1", "-size", "+0", ")", "-o", "-name", filepath.Base(transferDir)}})
+	out, err := h.Run(ctx, host.Cmd{Args: []string{"find", dataDir, "-maxdepth", "2", "-regextype", "posix-extended",
+		"(", "-path", dataDir + "/ibdata1", "-size", "+0", ")", "-o", "-path", transferDir, "-o", "(", "-size", "0", "-regex", lostPattern, ")"}})
 	var exit *host.ExitError
 	if errors.As(err, &exit) && strings.Contains(exit.Stderr, "No such file") {
 		return true, false, nil
@@ -228,8 +229,15 @@ func lookInside(ctx context.Context, h host.Host) (empty, torn bool, err error) 
 		return false, false, fmt.Errorf("look into %s: %w", dataDir, err)
 	}
 	found := strings.Fields(string(out.Stdout))
-	return !slices.Contains(found, dataDir+"/ibdata1"), slices.Contains(found, transferDir), nil
+	has := slices.Contains(found, dataDir+"/ibdata1")
+	if has {
+		found = slices.DeleteFunc(found, func(path string) bool { return path == dataDir+"/ibdata1" })
+	}
+	return !has, len(found) > 0, nil
 }
+
+// lostPattern matches files that describe tables. MariaDB never makes an empty one: a power cut soon after a state transfer leaves such.
+const lostPattern = `.*[.](frm|MAI)`
 
 func founded(h host.Host) int64 {
 	f, err := h.ReadFile(foundedFile)

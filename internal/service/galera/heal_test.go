@@ -308,6 +308,23 @@ func FuzzParseView(f *testing.F) {
 	})
 }
 
+// A power cut soon after a state transfer leaves tables without their descriptions: the copy is no source.
+func TestLostFilesAreATornCopy(t *testing.T) {
+	for out, want := range map[string][2]bool{ // empty, torn
+		"/var/lib/mysql/ibdata1\n": {false, false},
+		"":                         {true, false},
+		"/var/lib/mysql/ibdata1\n/var/lib/mysql/.sst\n":                 {false, true},
+		"/var/lib/mysql/keystone/project.frm\n/var/lib/mysql/ibdata1\n": {false, true},
+	} {
+		r := newRig(t, "ctl1", fakePeers{})
+		r.host.Answer("find /var/lib/mysql", out, 0)
+		empty, torn, err := lookInside(t.Context(), r.host)
+		if err != nil || empty != want[0] || torn != want[1] {
+			t.Errorf("%q: empty %v, torn %v, %v", out, empty, torn, err)
+		}
+	}
+}
+
 func TestEvidenceOnlyOfMembers(t *testing.T) {
 	r := newRig(t, "ctl1", fakePeers{})
 	r.env.Cluster = &model.Cluster{Nodes: []model.Node{{Name: "w1", Roles: []model.Role{model.RoleCompute}}}}
@@ -346,6 +363,16 @@ func TestANewViewIsFlushedOnce(t *testing.T) {
 		r.Observe(t.Context(), r.env)
 		if n := syncs() - failed; n != 2 {
 			t.Errorf("a new view was flushed %d times", n-1)
+		}
+		// Another run of the server: a state transfer may have brought all its files.
+		r.server.status["wsrep_gcomm_uuid"] = someUUID
+		for range 3 {
+			r.Observe(t.Context(), r.env)
+			synctest.Wait()
+		}
+		all := r.host.Commands()
+		if n := syncs() - failed; n != 3 || !slices.Equal(all[len(all)-1].Args, []string{"sync", "--file-system", "/var/lib/mysql"}) {
+			t.Errorf("after a start flushed %d times: %q", n-2, all[len(all)-1].Args)
 		}
 	})
 }

@@ -40,7 +40,7 @@ type view struct {
 	Donors, SSTUser, BufferPool, ProviderOptions        string
 	CA, Cert, Key, TLSGroup                             string
 	BootstrapMark, BootstrapEnv, ViewFile, StateFile    string
-	TransferDir                                         string
+	TransferDir, DataDir, Lost                          string
 	ConfigPath                                          string
 	Port, MaxConnections                                int
 }
@@ -227,7 +227,7 @@ func viewOf(c *model.Cluster, n model.Node) view {
 		BufferPool: c.Tuning.Galera.BufferPool, ProviderOptions: providerOptions(c.Tuning.Galera, n.Address(), false),
 		CA: model.PathCA, Cert: model.PathCert, Key: model.PathKey, TLSGroup: model.GroupTLS,
 		BootstrapMark: bootstrapMark, BootstrapEnv: bootstrapEnv,
-		ViewFile: viewFile, StateFile: grastateFile, TransferDir: transferDir, ConfigPath: configPath,
+		ViewFile: viewFile, StateFile: grastateFile, TransferDir: transferDir, DataDir: dataDir, Lost: lostPattern, ConfigPath: configPath,
 		Port: model.PortMariaDB, MaxConnections: maxConnections,
 	}
 }
