@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"nines/internal/host"
@@ -72,6 +74,11 @@ const (
 
 // start starts the broker, or restarts it once no queue needs this member for its majority.
 func (s *Service) start(ctx context.Context, env service.Env, args map[string]string) error {
+	watch, done := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer done()
+	wg.Go(func() { s.beWelcome(watch, env) })
 	if args["restart"] != "true" {
 		return startPatiently(ctx, env)
 	}
@@ -110,6 +117,76 @@ func startPatiently(ctx context.Context, env service.Env) error {
 		case <-time.After(startPause):
 		}
 	}
+}
+
+// How often a member that starts looks whether it is turned away, and for how long it must have been.
+const (
+	welcomePause    = 5 * time.Second
+	welcomePatience = 20 * time.Second
+)
+
+// beWelcome has the others forget this member if it has lost its state and they remember it: they would turn it away for ever. A recovery does the
+// same (recovery.Replaced), but none begins while an apply is under way, and the apply waits for this start. A machine that lost its
+// power seconds after its broker had joined for the first time is left like that.
+func (s *Service) beWelcome(ctx context.Context, env service.Env) {
+	var since time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(welcomePause):
+		}
+		by := s.turnedAway(ctx, env)
+		switch {
+		case by == "":
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		case time.Since(since) >= welcomePatience:
+			env.Log.Warn("this member has lost its state and is turned away: the others forget it, so that it can join again", "asked", by)
+			if err := forgetAt(ctx, env, by, env.Node.Name); err != nil {
+				env.Log.Warn("be forgotten", "err", err)
+			}
+			since = time.Time{}
+		}
+	}
+}
+
+// turnedAway returns a member that serves and remembers this one, if this one holds no state and a majority serves without it; else "".
+func (s *Service) turnedAway(ctx context.Context, env service.Env) string {
+	if _, err := env.Host.ReadFile(dataDir(env.Node.Name) + "/schema.DAT"); !errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	others := env.Cluster.Controllers()
+	for _, n := range others {
+		if n.Name == env.Node.Name {
+			continue
+		}
+		at := env
+		at.Node = n
+		ask, cancel := context.WithTimeout(ctx, apiTimeout)
+		api, err := s.api(at)
+		var members []peer
+		if err == nil {
+			members, err = api.peers(ask)
+		}
+		cancel()
+		running := names(members, true)
+		if err == nil && slices.Contains(running, n.Name) && len(running) >= model.Quorum(len(others)) &&
+			!slices.Contains(running, env.Node.Name) && slices.Contains(names(members, false), env.Node.Name) {
+			return n.Name
+		}
+	}
+	return ""
+}
+
+// forgetAt has a member that serves remove another one from the cluster, with its replicas.
+func forgetAt(ctx context.Context, env service.Env, at, gone string) error {
+	_, err := env.Host.Run(ctx, host.Cmd{Args: []string{"rabbitmqctl", "--quiet", "--node", "rabbit@" + at, "forget_cluster_node", "rabbit@" + gone}})
+	if err != nil {
+		return fmt.Errorf("forget %s: %w", gone, err)
+	}
+	return nil
 }
 
 // awaitDispensable returns when the node is not critical for any quorum queue or stream.

@@ -415,10 +415,7 @@ func (s *Service) forgetMember(ctx context.Context, env service.Env, _ int64, ar
 		return nil
 	}
 	env.Log.Warn("a member that has lost its state is forgotten, so that it can join again", "member", gone)
-	if _, err := env.Host.Run(ctx, host.Cmd{Args: []string{"rabbitmqctl", "--quiet", "forget_cluster_node", "rabbit@" + gone}}); err != nil {
-		return fmt.Errorf("forget %s: %w", gone, err)
-	}
-	return nil
+	return forgetAt(ctx, env, env.Node.Name, gone)
 }
 
 // haltPatience is how long a broker may take to stop as it wants to.

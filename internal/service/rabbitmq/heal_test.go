@@ -235,7 +235,7 @@ func TestForgetsOnlyWhoIsNoRunningMember(t *testing.T) {
 		err, does bool
 	}{{two + `,{"name":"rabbit@ctl3","running":false}]`, false, true}, {allPeers, true, false}, {two + `]`, false, false}} {
 		m := newMember(t, &broker{peers: tt.peers}, "active")
-		if err := m.step(t, 2, recovery.StepForget, gone); (err != nil) != tt.err || m.ran("run rabbitmqctl --quiet forget_cluster_node rabbit@ctl3") != tt.does {
+		if err := m.step(t, 2, recovery.StepForget, gone); (err != nil) != tt.err || m.ran("run rabbitmqctl --quiet --node rabbit@ctl1 forget_cluster_node rabbit@ctl3") != tt.does {
 			t.Errorf("%s: %v, %q", tt.peers, err, m.host.Calls())
 		}
 	}
