@@ -445,7 +445,7 @@ func (x *run) recoveryLeader(ctx context.Context) (string, error) {
 			return "", context.Cause(ctx)
 		}
 	}
-	return "", errors.New("no recovery was seen under way: its leader could not be cut")
+	return "", errors.New("no recovery was seen under way, so its leader could not be cut: 'nines recover galera --explain' shows what it did; run the drill again")
 }
 
 // written says whether the database acknowledged something while it must not.

@@ -3,6 +3,9 @@ package service
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"sync/atomic"
 	"time"
 
 	"nines/internal/model"
@@ -23,6 +26,37 @@ type Healer interface {
 	// allowed after it has begun to say in its evidence that it is at work: whoever is told that nothing is under way here can
 	// rely on it, because a step that comes later asks later, and is told if it belongs to a recovery that is over.
 	Step(ctx context.Context, env Env, epoch int64, s HealStep, allowed func(context.Context) error) error
+}
+
+// Steps are the steps of a Healer on a node, by name. Whoever holds them does one at a time.
+type Steps struct {
+	atWork atomic.Pointer[string]
+}
+
+// AtWork says which step is under way on this node; "": none.
+func (s *Steps) AtWork() string {
+	if what := s.atWork.Load(); what != nil {
+		return *what
+	}
+	return ""
+}
+
+// Do is Healer.Step for a service whose steps are do.
+func (s *Steps) Do(ctx context.Context, env Env, epoch int64, step HealStep, allowed func(context.Context) error,
+	do map[string]func(ctx context.Context, env Env, epoch int64, args map[string]string) error) error {
+	f, ok := do[step.Name]
+	if !ok {
+		return fmt.Errorf("there is no step %q: the leader's nines is another one than this node's ('nines upgrade agents')", step.Name)
+	}
+	what := fmt.Sprintf("%s, epoch %d", step.Name, epoch)
+	if !s.atWork.CompareAndSwap(nil, &what) {
+		return errors.New("another step of a recovery is under way on this node")
+	}
+	defer s.atWork.Store(nil)
+	if err := allowed(ctx); err != nil {
+		return err
+	}
+	return f(ctx, env, epoch, step.Args)
 }
 
 // Outage is what a decision about a recovery is made of.

@@ -157,7 +157,7 @@ func (o *openStack) Gateway(ctx context.Context, router Thing) (node string, err
 		return "", err
 	}
 	if len(bound) != 1 || bound[0].HostID == "" {
-		return "", fmt.Errorf("router %s has no outer port at a node", router.Name)
+		return "", fmt.Errorf("router %s has no outer port at a node: 'openstack network agent list' shows whether any can take it", router.Name)
 	}
 	return bound[0].HostID, nil
 }

@@ -43,7 +43,6 @@ package galera
 
 import (
 	"context"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -100,8 +99,8 @@ type Service struct {
 	pauses   pauses
 	// flushed has what Galera saved of the present view on the disk.
 	flushed flushed
-	// healing says which step of a recovery is under way on this node; nil: none.
-	healing atomic.Pointer[string]
+	// healing does the steps of a recovery on this node.
+	healing service.Steps
 }
 
 // New returns the service. databases lists the schemas other services need.

@@ -130,10 +130,7 @@ func runsHere(env service.Env) bool {
 }
 
 func (s *Service) evidence(ctx context.Context, env service.Env, epoch int64) (recovery.Evidence, error) {
-	e := recovery.Evidence{Formed: exists(env.Host, FormedFile), Founded: founded(env.Host)}
-	if busy := s.healing.Load(); busy != nil {
-		e.Busy = *busy
-	}
+	e := recovery.Evidence{Formed: exists(env.Host, FormedFile), Founded: founded(env.Host), Busy: s.healing.AtWork()}
 	unit, err := s.serverOf(ctx, env, &e)
 	if err != nil {
 		return e, err
@@ -301,22 +298,10 @@ func parseView(text string) (*recovery.View, error) {
 
 // Step implements service.Healer. One at a time.
 func (s *Service) Step(ctx context.Context, env service.Env, epoch int64, step service.HealStep, allowed func(context.Context) error) error {
-	do, ok := map[string]func(context.Context, service.Env, int64, map[string]string) error{
+	return s.healing.Do(ctx, env, epoch, step, allowed, map[string]func(context.Context, service.Env, int64, map[string]string) error{
 		recovery.StepHalt: s.halt, recovery.StepClear: s.clear, recovery.StepFound: s.foundAgain,
 		recovery.StepPromote: s.promote, recovery.StepJoin: s.join,
-	}[step.Name]
-	if !ok {
-		return fmt.Errorf("galera knows no step %q", step.Name)
-	}
-	what := fmt.Sprintf("%s, epoch %d", step.Name, epoch)
-	if !s.healing.CompareAndSwap(nil, &what) {
-		return errors.New("another step of a recovery is under way on this node")
-	}
-	defer s.healing.Store(nil)
-	if err := allowed(ctx); err != nil {
-		return err
-	}
-	return do(ctx, env, epoch, step.Args)
+	})
 }
 
 // haltPatience is how long a member that is alive may take to stop.

@@ -136,10 +136,7 @@ func (s *Service) Evidence(ctx context.Context, env service.Env, _ int64) (json.
 }
 
 func (s *Service) evidence(ctx context.Context, env service.Env) (recovery.Evidence, error) {
-	e := recovery.Evidence{Forced: forced(env.Host)}
-	if busy := s.healing.Load(); busy != nil {
-		e.Busy = *busy
-	}
+	e := recovery.Evidence{Forced: forced(env.Host), Busy: s.healing.AtWork()}
 	s.saved(ctx, env, &e)
 	if err := s.brokerOf(ctx, env, &e); err != nil {
 		return e, err
@@ -342,22 +339,10 @@ func forced(h host.Host) int64 {
 
 // Step implements service.Healer. One at a time.
 func (s *Service) Step(ctx context.Context, env service.Env, epoch int64, step service.HealStep, allowed func(context.Context) error) error {
-	do, ok := map[string]func(context.Context, service.Env, int64, map[string]string) error{
+	return s.healing.Do(ctx, env, epoch, step, allowed, map[string]func(context.Context, service.Env, int64, map[string]string) error{
 		recovery.StepStart: s.startAgain, recovery.StepRestart: s.restart, recovery.StepForget: s.forgetMember,
 		recovery.StepHalt: s.halt, recovery.StepForce: s.force,
-	}[step.Name]
-	if !ok {
-		return fmt.Errorf("rabbitmq knows no step %q", step.Name)
-	}
-	what := fmt.Sprintf("%s, epoch %d", step.Name, epoch)
-	if !s.healing.CompareAndSwap(nil, &what) {
-		return errors.New("another step of a recovery is under way on this node")
-	}
-	defer s.healing.Store(nil)
-	if err := allowed(ctx); err != nil {
-		return err
-	}
-	return do(ctx, env, epoch, step.Args)
+	})
 }
 
 // systemctl has systemd do something without waiting for it: a broker may wait for its peers for minutes.

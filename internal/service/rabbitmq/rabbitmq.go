@@ -13,7 +13,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"nines/internal/model"
@@ -61,8 +60,8 @@ type Service struct {
 	clients map[string]*client // by node; keeps connections between observations
 	past    map[string]history // by node
 	noted   recovery.Broker    // for which state of this node's broker lastFile was seen to
-	// healing says which step of a recovery is under way on this node; nil: none.
-	healing  atomic.Pointer[string]
+	// healing does the steps of a recovery on this node.
+	healing  service.Steps
 	replicas replicas
 	// answers reports whether a machine is up.
 	answers func(context.Context, model.Node) bool
