@@ -27,7 +27,6 @@ import (
 	"nines/internal/model"
 	"nines/internal/node"
 	"nines/internal/service"
-	"nines/internal/stale"
 	"nines/internal/store"
 )
 
@@ -60,7 +59,7 @@ type Agent struct {
 	member atomic.Pointer[etcd.Server] // nil on nodes that are no controllers, and until it has started
 	store  atomic.Pointer[etcd.Client] // nil until it has been opened
 	leader atomic.Pointer[leadership]
-	vip    atomic.Pointer[netip.Addr] // nil while no spec is known
+	spec   atomic.Pointer[model.Cluster] // nil while it is not known
 	life   context.Context
 }
 
@@ -212,30 +211,8 @@ func (a *Agent) followSpec(ctx context.Context, s store.Store) {
 
 // follow takes up the cluster as it is known now.
 func (a *Agent) follow(ctx context.Context, c *model.Cluster) {
-	vip := c.VIP.Address.Addr()
-	a.vip.Store(&vip)
+	a.spec.Store(c)
 	a.watch.follow(ctx, c)
-}
-
-// endStale ends connections to controllers that have died, until ctx ends.
-func (a *Agent) endStale(ctx context.Context) {
-	o := stale.Options{Connections: stale.Kernel{Host: a.Host}, Log: a.Log, VIP: func() netip.Addr {
-		if vip := a.vip.Load(); vip != nil {
-			return *vip
-		}
-		return netip.Addr{}
-	}}
-	for _, m := range a.Config.Members {
-		if m.Address != a.Config.Address {
-			o.Peers = append(o.Peers, m.Address)
-		}
-	}
-	for ctx.Err() == nil {
-		if err := stale.Run(ctx, o); err != nil {
-			a.Log.Warn("connections to dead machines are not ended", "err", err)
-			pause(ctx, time.Minute)
-		}
-	}
 }
 
 // followSecrets keeps the secrets current that services need to be observed.

@@ -128,6 +128,13 @@ type Listener struct {
 	Probe string
 }
 
+// Balancer is a Service that sends requests to all controllers.
+type Balancer interface {
+	// PassOver sends no requests to these nodes until they have passed a health check again. They answer no echo request in the
+	// moment in which the VIP has come here.
+	PassOver(ctx context.Context, env Env, nodes []string) error
+}
+
 // Published is a Service that wants listeners on the VIP.
 type Published interface {
 	Listeners(c *model.Cluster) []Listener

@@ -19,6 +19,12 @@ func (k Kernel) Close(ctx context.Context, remote netip.Addr) error {
 	return err
 }
 
+// Abandon implements Connections.
+func (k Kernel) Abandon(ctx context.Context, remote netip.Addr) error {
+	_, err := k.Host.Run(ctx, host.Cmd{Args: []string{"ss", "--kill", "--tcp", "--no-header", "state", "syn-sent", "dst", remote.String()}})
+	return err
+}
+
 // table is ours alone.
 const table = "inet nines-stale"
 

@@ -83,8 +83,9 @@ func testNode(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	var log bytes.Buffer
+	absent := make(chan []netip.Addr, 1)
 	go func() {
-		ended <- Run(ctx, Options{Peers: []netip.Addr{netip.MustParseAddr(peerAddress)},
+		ended <- Run(ctx, Options{Absent: func(_ context.Context, peers []netip.Addr) { absent <- peers }, Peers: []netip.Addr{netip.MustParseAddr(peerAddress)},
 			VIP:         func() netip.Addr { return netip.MustParseAddr(vipAddress) },
 			Connections: Kernel{Host: host.NewLinux(slog.New(slog.DiscardHandler))}, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	}()
@@ -117,6 +118,23 @@ func testNode(t *testing.T) {
 	moved := time.Now()
 	if err := <-waiting; !errors.Is(err, syscall.ECONNABORTED) || time.Since(moved) > time.Second {
 		t.Errorf("who waits at the address that moved: %v after %s", err, time.Since(moved))
+	}
+
+	// The address comes here because the peer has died: the roll is called long before its silence is a death.
+	shell(t, "nsenter -t "+peer+" -n nft 'table ip cut { chain input { type filter hook input priority 0; policy drop; }; }'")
+	opening := make(chan error, 1)
+	go func() {
+		_, err := net.DialTimeout("tcp", fmt.Sprintf("%s:%d", peerAddress, port), 5*time.Second)
+		opening <- err
+	}()
+	time.Sleep(50 * time.Millisecond) // its first packet is sent
+	came := time.Now()
+	shell(t, "ip address add "+vipAddress+"/32 dev near")
+	if peers := <-absent; len(peers) != 1 || peers[0].String() != peerAddress || time.Since(came) > patience/2 {
+		t.Errorf("absent: %v, after %s", peers, time.Since(came))
+	}
+	if err := <-opening; !errors.Is(err, syscall.ECONNABORTED) || time.Since(came) > patience/2 {
+		t.Errorf("who opens a connection to the absent peer: %v after %s", err, time.Since(came))
 	}
 	stop()
 	if err := <-ended; err != nil {

@@ -11,8 +11,8 @@ import (
 )
 
 // watchMoves tells when the virtual address has moved, until ctx ends: this node got or lost it, or the network says that
-// another machine has it (a gratuitous ARP changes the neighbour's hardware address).
-func watchMoves(ctx context.Context, vip func() netip.Addr, log *slog.Logger) (<-chan struct{}, error) {
+// another machine has it (a gratuitous ARP changes the neighbour's hardware address). It says true when this node got it.
+func watchMoves(ctx context.Context, vip func() netip.Addr, log *slog.Logger) (<-chan bool, error) {
 	addresses, neighbours := make(chan netlink.AddrUpdate), make(chan netlink.NeighUpdate)
 	failed := func(err error) {
 		if ctx.Err() == nil {
@@ -27,11 +27,11 @@ func watchMoves(ctx context.Context, vip func() netip.Addr, log *slog.Logger) (<
 	if err != nil {
 		return nil, fmt.Errorf("watch the neighbours: %w", err)
 	}
-	out := make(chan struct{}, 1)
+	out := make(chan bool, 4)
 	go func() {
 		var at holder
 		for addresses != nil || neighbours != nil {
-			moved := false
+			moved, here := false, false
 			select {
 			case u, ok := <-addresses:
 				if !ok {
@@ -39,6 +39,7 @@ func watchMoves(ctx context.Context, vip func() netip.Addr, log *slog.Logger) (<
 					continue
 				}
 				moved = isVIP(u.LinkAddress.IP, vip())
+				here = moved && u.NewAddr
 			case u, ok := <-neighbours:
 				if !ok {
 					neighbours = nil
@@ -48,8 +49,8 @@ func watchMoves(ctx context.Context, vip func() netip.Addr, log *slog.Logger) (<
 			}
 			if moved {
 				select {
-				case out <- struct{}{}:
-				default: // said already, and not yet acted upon
+				case out <- here:
+				default: // moves faster than it can be acted upon: it was said
 				}
 			}
 		}

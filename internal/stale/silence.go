@@ -49,6 +49,17 @@ func (s *silence) judge(now time.Time) (died []netip.Addr) {
 	return died
 }
 
+// since lists the peers that have answered before, but not since then, and are not taken for dead yet.
+func (s *silence) since(then time.Time) []netip.Addr {
+	var out []netip.Addr
+	for _, p := range s.peers {
+		if at, known := s.heard[p]; known && at.Before(then) && !s.gone[p] {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 // dead lists the peers that are taken for dead, in order.
 func (s *silence) dead() []netip.Addr {
 	var out []netip.Addr

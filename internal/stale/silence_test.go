@@ -1,6 +1,7 @@
 package stale
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"testing"
@@ -8,8 +9,9 @@ import (
 )
 
 var (
-	one = netip.MustParseAddr("198.18.0.11")
-	two = netip.MustParseAddr("198.18.0.12")
+	one   = netip.MustParseAddr("198.18.0.11")
+	two   = netip.MustParseAddr("198.18.0.12")
+	three = netip.MustParseAddr("198.18.0.13")
 )
 
 func TestSilence(t *testing.T) {
@@ -86,4 +88,70 @@ func TestHolder(t *testing.T) {
 			t.Errorf("step %d: %v", i, got)
 		}
 	}
+}
+
+func TestRollCall(t *testing.T) {
+	for name, tc := range map[string]struct {
+		answers []netip.Addr  // to each call, at once
+		pause   time.Duration // this process stands still, once, after the first call
+		absent  []netip.Addr
+		calls   int
+	}{
+		"all are there":            {answers: []netip.Addr{one, two}, calls: rollCalls},
+		"one is not":               {answers: []netip.Addr{two}, absent: []netip.Addr{one}, calls: rollCalls},
+		"nobody is":                {absent: []netip.Addr{one, two}, calls: rollCalls},
+		"this process stood still": {answers: []netip.Addr{two}, pause: time.Second, absent: []netip.Addr{one}, calls: 1 + rollCalls},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Now()
+			s := newSilence([]netip.Addr{one, two, three})
+			s.answered(one, now) // the third has never answered: it is not judged
+			s.answered(two, now)
+			now = now.Add(every)
+			var absent []netip.Addr
+			calls, told := 0, 0
+			w := &watch{silence: s, Options: Options{Peers: []netip.Addr{one}, Connections: untouched{t, tc.absent},
+				Absent: func(_ context.Context, peers []netip.Addr) { absent, told = peers, told+1 }}}
+			w.askOne = func(netip.Addr) { calls++ }
+			w.beginRoll(t.Context(), now)
+			for i := 0; w.roll != nil; i++ {
+				if i > 0 || tc.pause == 0 { // what came while it stood still is not read yet
+					for _, p := range tc.answers {
+						s.answered(p, now)
+					}
+				}
+				now = now.Add(rollEvery)
+				if i == 0 {
+					now = now.Add(tc.pause)
+				}
+				w.callRoll(t.Context(), now)
+			}
+			if !slices.Equal(absent, tc.absent) || calls != tc.calls || told > 1 {
+				t.Errorf("absent %v after %d calls, told %d times; want %v after %d", absent, calls, told, tc.absent, tc.calls)
+			}
+		})
+	}
+}
+
+// untouched are connections of which only those that are being opened to the absent may be closed.
+type untouched struct {
+	t      *testing.T
+	absent []netip.Addr
+}
+
+func (u untouched) Close(context.Context, netip.Addr) error {
+	u.t.Error("connections are closed")
+	return nil
+}
+
+func (u untouched) Refuse(context.Context, []netip.Addr, time.Duration) error {
+	u.t.Error("connections are refused")
+	return nil
+}
+
+func (u untouched) Abandon(_ context.Context, remote netip.Addr) error {
+	if !slices.Contains(u.absent, remote) {
+		u.t.Errorf("connections to %s are abandoned", remote)
+	}
+	return nil
 }

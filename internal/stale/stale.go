@@ -6,7 +6,8 @@
 //
 //   - a controller that answers no echo request (ICMP, answered by its kernel however busy it is) for two seconds. Its
 //     connections are closed, and new ones are refused at once, until it answers again;
-//   - the virtual address that moves to another machine, which knows none of the connections made before.
+//   - the virtual address that moves to another machine, which knows none of the connections made before. Most often it
+//     moves because a machine died: the new holder asks at once who is still there, and sends no requests to the others.
 //
 // Invariants: a controller that has never answered is not judged, so a network that drops echo requests changes nothing. A node
 // that hears nobody closes its side too, as the others do theirs: who is cut off must know it when they know it. A
@@ -36,6 +37,8 @@ type Options struct {
 	Peers []netip.Addr
 	// VIP is the virtual address; the zero value while there is none.
 	VIP func() netip.Addr
+	// Absent is told which peers did not answer when the virtual address had just come to this node.
+	Absent func(ctx context.Context, peers []netip.Addr)
 	// Connections are those of this node.
 	Connections Connections
 	Log         *slog.Logger
@@ -45,6 +48,8 @@ type Options struct {
 type Connections interface {
 	// Close closes all to a remote address.
 	Close(ctx context.Context, remote netip.Addr) error
+	// Abandon closes those that are still being opened to a remote address.
+	Abandon(ctx context.Context, remote netip.Addr) error
 	// Refuse has new ones, and whatever is still sent, refused at once, for these addresses and no others, and for as
 	// long as held at most.
 	Refuse(ctx context.Context, remotes []netip.Addr, held time.Duration) error
@@ -63,7 +68,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	w := &watch{Options: o, silence: newSilence(o.Peers)}
+	w := &watch{Options: o, silence: newSilence(o.Peers), askOne: echo.ask}
 	w.refuse(ctx) // what an agent before has left
 	defer func() {
 		last, done := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -79,13 +84,16 @@ func Run(ctx context.Context, o Options) error {
 			return nil
 		case peer := <-echo.answers:
 			w.answered(ctx, peer)
-		case <-moved:
+		case here := <-moved:
+			if here {
+				w.beginRoll(ctx, time.Now())
+			}
 			w.closeTo(ctx, o.VIP(), "the virtual address has moved")
+		case <-w.roll:
+			w.callRoll(ctx, time.Now())
 		case <-tick.C:
 			w.judge(ctx)
-			for _, p := range o.Peers {
-				echo.ask(p)
-			}
+			w.ask()
 		}
 	}
 }
@@ -95,6 +103,18 @@ type watch struct {
 	Options
 	silence *silence
 	renewed time.Time
+	askOne  func(netip.Addr)
+
+	// The roll call: see beginRoll.
+	roll  <-chan time.Time // nil: none is under way
+	began time.Time
+	asked int
+}
+
+func (w *watch) ask() {
+	for _, p := range w.Peers {
+		w.askOne(p)
+	}
 }
 
 func (w *watch) answered(ctx context.Context, peer netip.Addr) {

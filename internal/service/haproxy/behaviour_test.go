@@ -110,6 +110,22 @@ func TestReadyAfterFirstChecks(t *testing.T) {
 	}
 }
 
+func TestPassOver(t *testing.T) {
+	s := New(testListeners)
+	const command = "set server keystone/ctl1 health down;set server mariadb/ctl3 health down"
+	s.socket = socket(t, map[string]string{"show stat -1 4 -1": stat, command: "\n\n"})
+	if err := s.PassOver(t.Context(), service.Env{}, []string{"ctl1", "ctl3"}); err != nil {
+		t.Errorf("those that are up, and no others, are set down: %v", err)
+	}
+	if err := s.PassOver(t.Context(), service.Env{}, []string{"com1"}); err != nil {
+		t.Errorf("a node without servers: %v", err)
+	}
+	s.socket = socket(t, map[string]string{"show stat -1 4 -1": stat, command: "No such server.\n\n"})
+	if err := s.PassOver(t.Context(), service.Env{}, []string{"ctl1", "ctl3"}); err == nil {
+		t.Error("what HAProxy complains of is kept quiet")
+	}
+}
+
 func TestJudge(t *testing.T) {
 	sees := func(down string) service.Observation {
 		return service.Observation{Serving: true, Facts: map[string]string{FactDown: down}}

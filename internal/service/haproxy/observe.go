@@ -78,6 +78,36 @@ func (s *Service) writer(ctx context.Context, listener string, servers []server)
 	return first
 }
 
+// PassOver implements service.Balancer: their servers count as down until they have passed checks. Without it, requests go on to a
+// dead machine until its checks have failed, and each that does waits for a connection in vain.
+func (s *Service) PassOver(ctx context.Context, _ service.Env, nodes []string) error {
+	answer, err := s.ask(ctx, "show stat -1 4 -1")
+	if err != nil {
+		return err
+	}
+	servers, err := parseStat(answer)
+	if err != nil {
+		return err
+	}
+	var commands []string
+	for _, v := range servers {
+		if v.up && slices.Contains(nodes, v.name) {
+			commands = append(commands, "set server "+v.listener+"/"+v.name+" health down")
+		}
+	}
+	if len(commands) == 0 {
+		return nil
+	}
+	answer, err = s.ask(ctx, strings.Join(commands, ";"))
+	if err != nil {
+		return err
+	}
+	if said := strings.TrimSpace(string(answer)); said != "" { // it says nothing of what it did
+		return fmt.Errorf("HAProxy: %s", strings.Join(strings.Fields(said), " "))
+	}
+	return nil
+}
+
 // parseDown undoes FactDown: server -> why.
 func parseDown(fact string) map[string]string {
 	out := map[string]string{}
