@@ -52,6 +52,7 @@ type Agent struct {
 	peers    *api.Client
 	cache    *cache
 	watch    *watchers
+	frozen   *frozen
 	secrets  *secrets
 	binary   func() string
 	exit     context.CancelCauseFunc // ends Run, for a new executable
@@ -73,6 +74,7 @@ func New(o Options) *Agent {
 	a.peers = api.NewClient(o.Client, nil)
 	a.secrets = &secrets{key: o.Key, cache: a.cache}
 	a.watch = newWatchers(o.Services, a.env, o.Log)
+	a.frozen = newFrozen(o.Services, o.Host, a.watch, o.Log)
 	a.executor = node.New(node.Options{Host: o.Host, Services: o.Services, Node: model.Node{Name: o.Config.Node}, StateDir: model.PathState, Log: o.Log})
 	a.binary = sync.OnceValue(executableHash)
 	return a
@@ -98,6 +100,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { a.guardVIP(ctx) })
 	wg.Go(func() { a.endStale(ctx) })
+	wg.Go(func() { a.frozen.run(ctx, a.env) })
 	wg.Go(func() {
 		if err := a.coordinate(ctx); err != nil && ctx.Err() == nil {
 			exit(err)
@@ -213,6 +216,7 @@ func (a *Agent) followSpec(ctx context.Context, s store.Store) {
 func (a *Agent) follow(ctx context.Context, c *model.Cluster) {
 	a.spec.Store(c)
 	a.watch.follow(ctx, c)
+	a.frozen.follow(c)
 }
 
 // followSecrets keeps the secrets current that services need to be observed.

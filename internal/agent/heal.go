@@ -42,7 +42,7 @@ func (a *Agent) engine(s heal.State, name string, h service.Healer, fence store.
 		Leader: a.Config.Node, Log: a.Log, Now: time.Now}
 }
 
-// heal recovers services while this node leads, each by itself: one must not wait for a step of another.
+// heal recovers services while this node leads, each by itself: one must not wait for a step of another. It has frozen daemons restarted too.
 func (a *Agent) heal(ctx context.Context, s store.Store, l *converge.Leader, fence store.Fence) {
 	apart := &noApply{leader: l, by: map[string]bool{}}
 	var wg sync.WaitGroup
@@ -51,6 +51,7 @@ func (a *Agent) heal(ctx context.Context, s store.Store, l *converge.Leader, fen
 			wg.Go(func() { a.healOne(ctx, s, a.engine(s, svc.Name(), h, fence), apart) })
 		}
 	}
+	wg.Go(func() { a.supervise(ctx, s, fence, apart) })
 	wg.Wait()
 }
 

@@ -64,6 +64,7 @@ func (a *Agent) report(ctx context.Context, look api.Look) api.NodeReport {
 	if m := a.member.Load(); m != nil {
 		rep.Quorum, _ = m.HasQuorum()
 	}
+	rep.Ailing, rep.Silent = a.frozen.ailing(ctx, a.Config.Node, time.Now())
 	if look == api.LookAtHealth {
 		return rep
 	}
@@ -118,7 +119,7 @@ func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) error {
 		st.Apply = &api.ApplySummary{ID: rec.ID, State: rec.State, Who: rec.Who, Since: rec.Since, Finished: rec.Finished, Error: rec.Error}
 	}
 	// Side by side: a machine without power takes the whole time of whoever asks it.
-	var recoveries []health.Condition
+	var recoveries, frozen []health.Condition
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		var err error
@@ -128,8 +129,9 @@ func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) error {
 	})
 	wg.Go(func() { st.Nodes = a.askAll(ctx, c, api.LookOf(r)) })
 	wg.Go(func() { recoveries = a.recovering(ctx, c, s) })
+	wg.Go(func() { frozen = a.supervised(ctx, s) })
 	wg.Wait()
-	st.Conditions = append(a.judge(c, &st), recoveries...)
+	st.Conditions = slices.Concat(a.judge(c, &st), recoveries, frozen)
 	health.Sort(st.Conditions)
 	st.Healthy = health.Healthy(st.Conditions)
 	api.WriteJSON(w, st)

@@ -43,6 +43,7 @@ type observed struct {
 	at     time.Time
 	good   time.Duration // for how long it may be believed
 	missed int           // answers missing in a row
+	asked  time.Time     // when the first of them was asked for
 }
 
 func newWatchers(services []service.Service, env func(*model.Cluster) (service.Env, error), log *slog.Logger) *watchers {
@@ -160,7 +161,10 @@ func (w *watchers) keep(name string, interval time.Duration, obs service.Observa
 	before, known := w.seen[name]
 	now := observed{Observation: obs, at: time.Now(), good: 2*interval + 2*observeTimeout}
 	if !answered {
-		now.missed = before.missed + 1
+		now.missed, now.asked = before.missed+1, before.asked
+		if now.missed == 1 {
+			now.asked = now.at.Add(-observeTimeout)
+		}
 		if before.Serving && now.missed < patience {
 			now.Observation = before.Observation
 		}
@@ -190,6 +194,19 @@ func (w *watchers) all() map[string]service.Observation {
 	out := make(map[string]service.Observation, len(w.seen))
 	for name := range maps.Keys(w.seen) {
 		out[name] = w.seen[name].believed(time.Now())
+	}
+	return out
+}
+
+// silent says for how long services have owed an answer, at least patience of them.
+func (w *watchers) silent(now time.Time) map[string]time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := map[string]time.Duration{}
+	for name, o := range w.seen {
+		if o.missed >= patience {
+			out[name] = now.Sub(o.asked)
+		}
 	}
 	return out
 }

@@ -16,6 +16,7 @@ import (
 	"nines/internal/model"
 	"nines/internal/plan"
 	"nines/internal/service"
+	"nines/internal/supervise"
 )
 
 // Paths of the API. Those of agents are open to nodes and operators, the
@@ -81,6 +82,9 @@ type NodeReport struct {
 	Quorum   bool                           `json:"quorum"` // in the majority of etcd
 	Services map[string]service.Observation `json:"services"`
 	Drift    []Drift                        `json:"drift,omitempty"`
+	// Ailing are units that do nothing any more, Silent is how many observations have no answer.
+	Ailing []supervise.Ailing `json:"ailing,omitempty"`
+	Silent int                `json:"silent,omitempty"`
 }
 
 // Drift is one resource that is not as it was last applied.

@@ -10,6 +10,7 @@ import (
 	"nines/internal/health"
 	"nines/internal/model"
 	"nines/internal/service"
+	"nines/internal/supervise"
 )
 
 // Snapshot is the cluster as its agents see it at one moment.
@@ -18,6 +19,8 @@ type Snapshot struct {
 	Nodes      map[string]map[string]service.Observation
 	VIPHolders []string
 	Conditions []health.Condition
+	// Ailing are units that do nothing, as their agents see it.
+	Ailing []supervise.Ailing
 	// Leader is the node that plans; empty: nobody.
 	Leader string
 	// Busy says that an apply is under way, and whose.
@@ -33,6 +36,7 @@ func FromStatus(st api.Status) Snapshot {
 	for _, n := range st.Nodes {
 		if n.Report != nil {
 			s.Nodes[n.Node] = n.Report.Services
+			s.Ailing = append(s.Ailing, n.Report.Ailing...)
 		}
 	}
 	for _, m := range st.Store {

@@ -13,6 +13,7 @@ import (
 	"nines/internal/health"
 	"nines/internal/model"
 	"nines/internal/progress"
+	"nines/internal/supervise"
 )
 
 // Runner runs drills on one cluster.
@@ -67,6 +68,7 @@ const (
 	siteLimit    = 10 * time.Minute
 	gateLimit    = 20 * time.Second // a passing condition must not refuse a drill
 	undoLimit    = time.Minute
+	mendLimit    = 4 * time.Minute // for the agents to find a frozen daemon, and for it to stop
 	leaderLimit  = 2 * time.Minute // until a recovery is seen under way
 	leaderSpread = 5 * time.Second // its leader is cut within this time
 	leaderAway   = 3 * time.Second // and is without power for this
@@ -95,6 +97,7 @@ type run struct {
 	// victims are the nodes that are hurt; a site's were all off from down to up.
 	victims  []string
 	down, up time.Duration
+	mended   bool // the agents have ended the fault
 
 	mu      sync.Mutex
 	double  time.Duration   // with two holders of the VIP
@@ -473,12 +476,35 @@ func (x *run) hold(ctx context.Context) error {
 			if x.drill.Site != nil && x.drill.Site.Late > 0 {
 				return x.withoutOne(ctx)
 			}
+			if x.drill.Fault.Mended {
+				return x.awaitMended(ctx)
+			}
 			return nil
 		}
 		if !pause(ctx, lookEvery) {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// awaitMended waits until the agents have ended the fault by themselves.
+func (x *run) awaitMended(ctx context.Context) error {
+	unit, node := x.drill.Fault.Unit, x.report.Node
+	return x.step("mended", fmt.Sprintf("wait until %s on %s is restarted by the agents", unit, node), func() error {
+		for deadline := time.Now().Add(mendLimit); time.Now().Before(deadline); {
+			s, err := x.Observer.Snapshot(ctx)
+			_, answers := s.Nodes[node]
+			if err == nil && answers && !slices.ContainsFunc(s.Ailing, func(a supervise.Ailing) bool { return a.Node == node && a.Unit == unit }) {
+				x.mended = true
+				return nil
+			}
+			if !pause(ctx, lookEvery) {
+				return context.Cause(ctx)
+			}
+		}
+		x.wound(fmt.Sprintf("the agents left %s on %s frozen", unit, node))
+		return nil
+	})
 }
 
 const nobody = "nobody has felt anything"
@@ -510,12 +536,15 @@ func (x *run) undo(ctx context.Context) error {
 	case x.drill.Way == ByCable:
 		title = "put the cable of " + x.report.Node + " in again"
 		f = func() error { return x.Machines.CableIn(ctx, x.report.Node) }
-	case x.drill.Fault.Heal != 0:
+	case x.drill.Fault.Heal != 0 && !x.mended:
 		title = fmt.Sprintf("end the fault of %s on %s", x.drill.Fault.Unit, x.report.Node)
 		f = func() error {
 			return x.Injector.Signal(ctx, x.report.Node, x.drill.Fault.Unit, x.drill.Fault.Heal)
 		}
 	default:
+		if x.mended {
+			x.report.HealedAfter = (time.Since(x.load.start) - x.fault).Milliseconds()
+		}
 		return nil
 	}
 	err := x.step("undo", title, f)

@@ -21,12 +21,13 @@ import (
 	"nines/internal/progress"
 	"nines/internal/secret"
 	"nines/internal/service"
+	"nines/internal/supervise"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func testCluster() *model.Cluster {
-	c := &model.Cluster{Services: []string{"galera", "rabbitmq", "haproxy", "keystone"}}
+	c := &model.Cluster{Services: []string{"galera", "rabbitmq", "haproxy", "keystone", "mended"}}
 	for i := range 3 {
 		c.Nodes = append(c.Nodes, model.Node{Name: fmt.Sprintf("ctl%d", i+1), Roles: []model.Role{model.RoleController},
 			Addresses: map[model.NetworkName]netip.Addr{model.Management: netip.AddrFrom4([4]byte{198, 18, 0, byte(11 + i)})}})
@@ -55,6 +56,10 @@ type site struct {
 	ons        int
 	stuck      string // status says that this service waits for the machines without power
 	onFault    func()
+	// mends is how long after a freeze the agents have restarted what is frozen; 0: they do not.
+	mends  time.Duration
+	frozen string // the unit on away
+	until  time.Time
 }
 
 func (s *site) Snapshot(context.Context) (Snapshot, error) {
@@ -69,7 +74,16 @@ func (s *site) Snapshot(context.Context) (Snapshot, error) {
 	if s.recovering && len(s.log) > 0 {
 		snap.Conditions = append(snap.Conditions, health.Condition{Code: codeUnderWay, Severity: health.Warning, Text: "all crashed"})
 	}
+	if s.frozen != "" && (s.mends == 0 || time.Now().Before(s.until)) {
+		snap.Ailing = []supervise.Ailing{{Node: s.away, Unit: s.frozen, Stopped: time.Second}}
+	} else if s.frozen != "" {
+		s.away = ""
+	}
 	for _, n := range testCluster().Nodes {
+		if s.frozen != "" && n.Name == s.away {
+			snap.Nodes[n.Name] = map[string]service.Observation{"galera": {Reason: "no answer"}}
+			continue
+		}
 		if n.Name == s.away && (s.back.IsZero() || time.Now().Before(s.back)) {
 			snap.Conditions = append(snap.Conditions, health.Condition{Code: "node-away", Severity: health.Warning, Node: n.Name, Text: "no answer"})
 			continue
@@ -143,10 +157,16 @@ func (s *site) Lose(_ context.Context, node, path string) error {
 }
 func (s *site) Signal(ctx context.Context, node, unit string, signal int) error {
 	if signal == 18 {
+		s.mu.Lock()
+		s.frozen = ""
+		s.mu.Unlock()
 		return errors.Join(ctx.Err(), s.heal("cont", node))
 	}
 	what := fmt.Sprintf("signal %d %s", signal, unit)
 	if err := s.hurt(what, node); err != nil || signal != 9 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.frozen, s.until = unit, time.Now().Add(s.mends)
 		return err
 	}
 	return s.heal("systemd starts "+unit+" on", node)
@@ -181,7 +201,7 @@ func (s *site) Close(ctx context.Context) error {
 
 func drillNamed(t *testing.T, name string) Drill {
 	t.Helper()
-	all := Catalogue(testCluster(), []service.Service{faulty("keystone"), faulty("haproxy"), faulty("absent")})
+	all := Catalogue(testCluster(), []service.Service{faulty("keystone"), faulty("haproxy"), faulty("absent"), faulty("mended")})
 	i := slices.IndexFunc(all, func(d Drill) bool { return d.Name == name })
 	if i < 0 {
 		t.Fatalf("no drill %s", name)
@@ -197,6 +217,9 @@ func (faulty) Resources(*model.Cluster, secret.Source) ([]plan.Resource, error) 
 	return nil, nil
 }
 func (f faulty) Faults(*model.Cluster) []service.Fault {
+	if f == "mended" {
+		return []service.Fault{{Name: "freeze", Unit: "mended.service", Signal: 19, Heal: 18, Mended: true}}
+	}
 	return []service.Fault{{Name: "kill", Unit: string(f) + ".service", Signal: 9},
 		{Name: "freeze", Unit: string(f) + ".service", Signal: 19, Heal: 18}}
 }
@@ -237,6 +260,10 @@ func TestRuns(t *testing.T) {
 		"one stays away, and nobody says so":      {"galera-one-member-gone", &site{}, Fail, "nothing in status said that galera waits for", nil},
 		"the leader goes too":                     {"leader-killed-during-recovery", &site{recovering: true, ons: 4}, Pass, "", nil},
 		"freeze":                                  {"freeze-haproxy", &site{vip: "ctl3"}, Pass, "", nil},
+		"freeze, and the agents end it": {"freeze-mended", &site{vip: "ctl1", mends: 40 * time.Second}, Pass, "",
+			[]string{"signal 19 mended.service ctl2", "close"}},
+		"freeze, and nobody ends it": {"freeze-mended", &site{vip: "ctl1"}, Fail, "the agents left mended.service on ctl2 frozen",
+			[]string{"signal 19 mended.service ctl2", "cont ctl2", "close"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := tc.site

@@ -28,6 +28,14 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 	return o
 }
 
+// MainUnit implements service.MainUnit: on controllers the first API is observed.
+func (s *Service) MainUnit(n model.Node) string {
+	if !n.Has(model.RoleController) {
+		return ""
+	}
+	return s.Desc.APIs[0].Unit
+}
+
 func (s *Service) observe(ctx context.Context, env service.Env, w WSGI) service.Observation {
 	return s.Ask(ctx, env, w.Unit, w.Port, w.Health)
 }

@@ -148,7 +148,7 @@ func Faults(units ...string) []service.Fault {
 	var out []service.Fault
 	for _, u := range units {
 		out = append(out, service.Fault{Name: "kill", Unit: u, Signal: sigkill},
-			service.Fault{Name: "freeze", Unit: u, Signal: sigstop, Heal: sigcont})
+			service.Fault{Name: "freeze", Unit: u, Signal: sigstop, Heal: sigcont, Mended: true})
 	}
 	return out
 }

@@ -98,6 +98,12 @@ type Part struct {
 	Observer
 }
 
+// MainUnit is an Observer with more units than one on a node, whose observation is about one of them.
+type MainUnit interface {
+	// MainUnit is that unit; empty: no single one.
+	MainUnit(n model.Node) string
+}
+
 // ClusterJudge is a Service that can tell more from all nodes' observations than from
 // one: members missing, histories that differ, two holders of the VIP. Pure.
 type ClusterJudge interface {
@@ -171,6 +177,8 @@ type Fault struct {
 	Signal int        // sent at injection
 	// Heal, if not 0, is the signal that ends the fault (SIGCONT for a freeze).
 	Heal int
+	// Mended: the agents end it by themselves, by a restart. A drill waits for that, and ends it only if they do not.
+	Mended bool
 	// AtVIP: the unit is at work only where the VIP is; elsewhere nobody would feel its fault. Drills strike
 	// there too.
 	AtVIP bool

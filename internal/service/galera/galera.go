@@ -131,7 +131,7 @@ func (*Service) Listeners(*model.Cluster) []service.Listener {
 func (*Service) Faults(*model.Cluster) []service.Fault {
 	return []service.Fault{
 		{Name: "kill", Unit: unitName, Signal: int(syscall.SIGKILL)},
-		{Name: "freeze", Unit: unitName, Signal: int(syscall.SIGSTOP), Heal: int(syscall.SIGCONT)},
+		{Name: "freeze", Unit: unitName, Signal: int(syscall.SIGSTOP), Heal: int(syscall.SIGCONT), Mended: true},
 	}
 }
 

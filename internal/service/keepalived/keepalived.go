@@ -78,7 +78,7 @@ func (*Service) Name() string { return Name }
 func (*Service) Faults(*model.Cluster) []service.Fault {
 	return []service.Fault{
 		{Name: "kill", Unit: Unit, Signal: 9, AtVIP: true},
-		{Name: "freeze", Unit: Unit, Signal: 19, Heal: 18, AtVIP: true},
+		{Name: "freeze", Unit: Unit, Signal: 19, Heal: 18, Mended: true, AtVIP: true},
 	}
 }
 

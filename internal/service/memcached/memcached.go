@@ -102,6 +102,6 @@ func (s *Service) Actions() map[string]service.Action {
 func (*Service) Faults(*model.Cluster) []service.Fault {
 	return []service.Fault{
 		{Name: "kill", Unit: unitName, Signal: int(syscall.SIGKILL)},
-		{Name: "freeze", Unit: unitName, Signal: int(syscall.SIGSTOP), Heal: int(syscall.SIGCONT)},
+		{Name: "freeze", Unit: unitName, Signal: int(syscall.SIGSTOP), Heal: int(syscall.SIGCONT), Mended: true},
 	}
 }

@@ -64,7 +64,7 @@ func (*Service) Faults(*model.Cluster) []service.Fault {
 	var out []service.Fault
 	for _, unit := range []string{UnitDatabase, UnitSwitch} {
 		out = append(out, service.Fault{Name: "kill", Unit: unit, Role: model.RoleController, Signal: sigkill},
-			service.Fault{Name: "freeze", Unit: unit, Role: model.RoleController, Signal: sigstop, Heal: sigcont})
+			service.Fault{Name: "freeze", Unit: unit, Role: model.RoleController, Signal: sigstop, Heal: sigcont, Mended: true})
 	}
 	return out
 }

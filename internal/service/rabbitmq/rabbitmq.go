@@ -101,7 +101,7 @@ func (*Service) Listeners(*model.Cluster) []service.Listener {
 func (*Service) Faults(*model.Cluster) []service.Fault {
 	return []service.Fault{
 		{Name: "kill", Unit: Unit, Signal: 9},
-		{Name: "freeze", Unit: Unit, Signal: 19, Heal: 18},
+		{Name: "freeze", Unit: Unit, Signal: 19, Heal: 18, Mended: true},
 	}
 }
 
