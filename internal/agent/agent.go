@@ -53,6 +53,7 @@ type Agent struct {
 	cache    *cache
 	watch    *watchers
 	frozen   *frozen
+	shapes   *shapes
 	secrets  *secrets
 	binary   func() string
 	exit     context.CancelCauseFunc // ends Run, for a new executable
@@ -75,6 +76,7 @@ func New(o Options) *Agent {
 	a.secrets = &secrets{key: o.Key, cache: a.cache}
 	a.watch = newWatchers(o.Services, a.env, o.Log)
 	a.frozen = newFrozen(o.Services, o.Host, a.watch, o.Log)
+	a.shapes = &shapes{services: o.Services}
 	a.executor = node.New(node.Options{Host: o.Host, Services: o.Services, Node: model.Node{Name: o.Config.Node}, StateDir: model.PathState, Log: o.Log})
 	a.binary = sync.OnceValue(executableHash)
 	return a

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -378,16 +379,25 @@ func (a *Agent) leadersEngine(ctx context.Context, name string) (*heal.Engine, *
 	return a.engine(s, name, h, l.fence), c, nil
 }
 
-// recovering says in status what recoveries do and wait for.
-func (a *Agent) recovering(ctx context.Context, c *model.Cluster, s heal.State) []health.Condition {
-	var out []health.Condition
+// recoveries are what was written down of the recovery of each service.
+func (a *Agent) recoveries(ctx context.Context, c *model.Cluster, s heal.Reader) map[string]heal.Record {
+	out := map[string]heal.Record{}
 	for name := range a.healers(c) {
 		r, _, err := heal.Load(ctx, s, name)
 		if err != nil {
 			a.Log.Debug("recovery", "service", name, "err", err)
 			continue
 		}
-		out = append(out, recoveryConditions(r)...)
+		out[name] = r
+	}
+	return out
+}
+
+// recovering says in status what recoveries do and wait for.
+func recovering(recoveries map[string]heal.Record) []health.Condition {
+	var out []health.Condition
+	for _, name := range slices.Sorted(maps.Keys(recoveries)) {
+		out = append(out, recoveryConditions(recoveries[name])...)
 	}
 	return out
 }

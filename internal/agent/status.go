@@ -16,6 +16,7 @@ import (
 
 	"nines/internal/api"
 	"nines/internal/converge"
+	"nines/internal/heal"
 	"nines/internal/health"
 	"nines/internal/model"
 	"nines/internal/plan"
@@ -119,7 +120,8 @@ func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) error {
 		st.Apply = &api.ApplySummary{ID: rec.ID, State: rec.State, Who: rec.Who, Since: rec.Since, Finished: rec.Finished, Error: rec.Error}
 	}
 	// Side by side: a machine without power takes the whole time of whoever asks it.
-	var recoveries, frozen []health.Condition
+	var frozen []health.Condition
+	recoveries := map[string]heal.Record{}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		var err error
@@ -128,12 +130,13 @@ func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) error {
 		}
 	})
 	wg.Go(func() { st.Nodes = a.askAll(ctx, c, api.LookOf(r)) })
-	wg.Go(func() { recoveries = a.recovering(ctx, c, s) })
+	wg.Go(func() { recoveries = a.recoveries(ctx, c, s) })
 	wg.Go(func() { frozen = a.supervised(ctx, s) })
 	wg.Wait()
-	st.Conditions = slices.Concat(a.judge(c, &st), recoveries, frozen)
+	st.Conditions = slices.Concat(a.judge(c, &st), recovering(recoveries), frozen)
 	health.Sort(st.Conditions)
 	st.Healthy = health.Healthy(st.Conditions)
+	a.foldWaits(c, &st, recoveries)
 	api.WriteJSON(w, st)
 	return nil
 }
@@ -254,7 +257,7 @@ func nodeConditions(n api.NodeStatus) []health.Condition {
 			out = append(out, cond)
 		}
 		if !o.Serving && len(o.Conditions) == 0 {
-			out = append(out, health.Condition{Code: "service-not-serving", Severity: health.Warning, Node: n.Node, Service: name,
+			out = append(out, health.Condition{Code: "service-not-serving", Follows: name, Severity: health.Warning, Node: n.Node, Service: name,
 				Text: o.Reason, Hint: "look at its log on " + n.Node})
 		}
 	}

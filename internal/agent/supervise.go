@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
-	"slices"
 	"time"
 
 	"nines/internal/api"
@@ -15,7 +14,6 @@ import (
 	"nines/internal/heal"
 	"nines/internal/health"
 	"nines/internal/model"
-	"nines/internal/service"
 	"nines/internal/store"
 	"nines/internal/supervise"
 )
@@ -29,20 +27,19 @@ const supervision = "frozen daemons"
 // supervise has frozen daemons restarted while this node leads.
 func (a *Agent) supervise(ctx context.Context, s store.Store, fence store.Fence, apart *noApply) {
 	defer apart.letGo(supervision)
-	quorums := quorumCache{services: a.Services}
 	for pause(ctx, lookAgain) {
 		c, err := converge.LastSpec(ctx, s)
 		if err != nil {
 			continue // nothing applied yet, or etcd is away: the next look tells
 		}
-		if err := a.superviseOnce(ctx, c, s, fence, apart, &quorums); err != nil && ctx.Err() == nil {
+		if err := a.superviseOnce(ctx, c, s, fence, apart); err != nil && ctx.Err() == nil {
 			a.Log.Warn("supervision", "err", err)
 		}
 	}
 }
 
 // superviseOnce looks at all nodes, and does what is to be done about frozen units.
-func (a *Agent) superviseOnce(ctx context.Context, c *model.Cluster, s store.Store, fence store.Fence, apart *noApply, quorums *quorumCache) error {
+func (a *Agent) superviseOnce(ctx context.Context, c *model.Cluster, s store.Store, fence store.Fence, apart *noApply) error {
 	r, revision, err := loadSupervision(ctx, s)
 	if err != nil {
 		return err
@@ -52,9 +49,11 @@ func (a *Agent) superviseOnce(ctx context.Context, c *model.Cluster, s store.Sto
 		apart.letGo(supervision)
 		return nil
 	}
-	if v.Quorums, err = quorums.of(c, a.secrets); err != nil {
+	shape, err := a.shapes.of(c, a.secrets)
+	if err != nil {
 		return err
 	}
+	v.Quorums = shape.quorums
 	if v.Recovering, err = a.recoveringNow(ctx, c, s); err != nil {
 		return err
 	}
@@ -133,37 +132,6 @@ func (a *Agent) recoveringNow(ctx context.Context, c *model.Cluster, s heal.Read
 		out[name] = r.Open
 	}
 	return out, nil
-}
-
-// quorumCache knows which nodes have the members that carry the cluster's state, by service.
-type quorumCache struct {
-	services []service.Service
-	spec     string
-	quorums  map[string][]string
-}
-
-func (q *quorumCache) of(c *model.Cluster, secrets *secrets) (map[string][]string, error) {
-	hash := converge.SpecHash(c)
-	if hash == q.spec {
-		return q.quorums, nil
-	}
-	quorums := map[string][]string{}
-	for _, s := range q.services {
-		if !c.Runs(s.Name()) {
-			continue
-		}
-		rs, err := s.Resources(c, secrets)
-		if err != nil {
-			return nil, fmt.Errorf("members of %s: %w", s.Name(), err)
-		}
-		for _, r := range rs {
-			if r.Unit != nil && r.Unit.Member != nil && r.Unit.Member.Needed > 1 && !slices.Contains(quorums[s.Name()], r.Node) {
-				quorums[s.Name()] = append(quorums[s.Name()], r.Node)
-			}
-		}
-	}
-	q.spec, q.quorums = hash, quorums
-	return quorums, nil
 }
 
 // postRestart restarts a unit that is frozen, if the present leader's record says so. It answers when the restart has begun: that

@@ -116,7 +116,9 @@ type Status struct {
 	Store      []etcd.Member      `json:"store"`
 	Nodes      []NodeStatus       `json:"nodes"`
 	Conditions []health.Condition `json:"conditions"`
-	Apply      *ApplySummary      `json:"apply,omitempty"`
+	// Waits says which services wait for what. Conditions that say no more than that stand there.
+	Waits []health.Wait `json:"waits,omitempty"`
+	Apply *ApplySummary `json:"apply,omitempty"`
 }
 
 // ApplySummary is the latest apply without its plan.

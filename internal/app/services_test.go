@@ -69,3 +69,34 @@ func fitTogether(t *testing.T, c *model.Cluster) {
 		files[where] = r.ID
 	}
 }
+
+// What status tells after a power cut comes from what the services declare.
+func TestServicesDeclareWhatTheyWaitFor(t *testing.T) {
+	c := servicetest.Cluster()
+	all := Services()
+	secrets := servicetest.Secrets(t, c, all...)
+	provides, needs := map[string]string{}, map[string][]string{}
+	for _, s := range all {
+		if !c.Runs(s.Name()) {
+			continue
+		}
+		rs, err := s.Resources(c, secrets)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range rs {
+			for _, p := range r.Provides {
+				provides[p] = s.Name()
+			}
+			needs[s.Name()] = append(needs[s.Name()], r.Needs...)
+		}
+	}
+	for name, others := range map[string][]string{"keystone": {"galera", "keepalived"}, "glance": {"keystone", "galera"}, "placement": {"keystone", "galera"},
+		"nova": {"keystone", "galera", "rabbitmq"}, "neutron": {"keystone", "galera", "rabbitmq"}, "cinder": {"keystone", "galera", "rabbitmq"}, "heat": {"keystone", "galera", "rabbitmq"}} {
+		for _, other := range others {
+			if !slices.ContainsFunc(needs[name], func(capability string) bool { return provides[capability] == other }) {
+				t.Errorf("%s does not declare that it needs %s", name, other)
+			}
+		}
+	}
+}

@@ -25,6 +25,9 @@ type Condition struct {
 	Service  string   `json:"service,omitempty"`
 	Text     string   `json:"text"` // what is, with numbers
 	Hint     string   `json:"hint"` // what to do now
+	// Follows is the service that does not serve, if it says no more than that. While that one waits for another
+	// the condition is folded into what it waits for.
+	Follows string `json:"follows,omitempty"`
 }
 
 var rank = map[Severity]int{Critical: 0, Warning: 1, Notice: 2}

@@ -46,7 +46,7 @@ func (s *Service) Ask(ctx context.Context, env service.Env, unit string, port in
 	if err := s.client.Get(ctx, env.Host, "https://"+HostPort(env.Node.Address(), port)+path); err != nil {
 		reason := Silent(err)
 		return service.Observation{Reason: reason, Conditions: []health.Condition{{
-			Code: "api-down", Severity: health.Warning, Text: reason,
+			Code: "api-down", Follows: s.Desc.Service, Severity: health.Warning, Text: reason,
 			Hint: fmt.Sprintf("see 'journalctl -u %s' on the node", unit),
 		}}}
 	}
@@ -107,7 +107,7 @@ func (s *Service) Judge(c *model.Cluster, seen map[string]service.Observation) [
 	if answered == 0 {
 		return out
 	}
-	return append(out, health.Condition{Code: "api-unavailable", Severity: health.Critical, Service: s.Desc.Service,
+	return append(out, health.Condition{Code: "api-unavailable", Follows: s.Desc.Service, Severity: health.Critical, Service: s.Desc.Service,
 		Text: fmt.Sprintf("no controller's %s answers", s.Desc.Service),
 		Hint: fmt.Sprintf("see 'journalctl -u %s' on the controllers; do the database and Keystone serve?", s.Desc.APIs[0].Unit)})
 }

@@ -189,7 +189,7 @@ func (s *Service) judgeDaemon(c *model.Cluster, d Daemon, reports map[string]rep
 		switch {
 		case !ok || time.Duration(r.age)*time.Second > s.Desc.Reports.Limit:
 			silent++
-			out = append(out, health.Condition{Code: "daemon-silent", Severity: health.Warning, Node: w.node, Text: text + ": it gets no work",
+			out = append(out, health.Condition{Code: "daemon-silent", Follows: s.Desc.Service, Severity: health.Warning, Node: w.node, Text: text + ": it gets no work",
 				Hint: fmt.Sprintf("see 'journalctl -u %s' on %s; do the database and the broker serve?", d.Unit, cmp.Or(w.node, "the controllers"))})
 		case r.disabled:
 			out = append(out, health.Condition{Code: "daemon-disabled", Severity: health.Notice, Node: w.node, Text: d.Reports + " is kept from new work",

@@ -30,12 +30,43 @@ func Status(w io.Writer, s api.Status, now time.Time) {
 		rows = append(rows, nodeRow(n, s, services, now))
 	}
 	table(w, "", rows)
-	if len(s.Conditions) > 0 {
+	if len(s.Conditions)+len(s.Waits) > 0 {
 		fmt.Fprintln(w)
 	}
+	Waits(w, s.Waits)
 	Conditions(w, s.Conditions)
 	if a := s.Apply; a != nil {
 		fmt.Fprintf(w, "\nlast apply: %s by %s at %s\n", a.State, a.Who, a.Since.Local().Format(time.DateTime))
+	}
+}
+
+// Waits shows what waits for what, a line for all that wait for the same.
+func Waits(w io.Writer, ws []health.Wait) {
+	what := func(x health.Wait) string {
+		if x.Reason != "" {
+			return ": " + x.Reason
+		}
+		return " for " + strings.Join(x.For, " and ")
+	}
+	waiting, folded := map[string][]string{}, map[string]int{}
+	for _, x := range ws {
+		waiting[what(x)] = append(waiting[what(x)], x.Service)
+		folded[what(x)] += len(x.Folded)
+	}
+	for _, x := range ws {
+		names := waiting[what(x)]
+		if len(names) == 0 {
+			continue // told already
+		}
+		delete(waiting, what(x))
+		word := "waits"
+		if len(names) > 1 {
+			word = "wait"
+		}
+		fmt.Fprintf(w, "%-8s  %s %s%s\n", "WAITS", strings.Join(names, ", "), word, what(x))
+		if n := folded[what(x)]; n > 0 {
+			fmt.Fprintf(w, "          -> %d conditions that say no more are left out; --json has them\n", n)
+		}
 	}
 }
 

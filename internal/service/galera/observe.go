@@ -118,7 +118,7 @@ func (s *Service) down(env service.Env, err error) service.Observation {
 	if g, found, err := readGrastate(env.Host); err == nil && found {
 		o.Facts = map[string]string{"grastate_uuid": g.UUID, "grastate_seqno": strconv.FormatInt(g.Seqno, 10)}
 	}
-	o.Conditions = []health.Condition{{Code: "galera-down", Severity: health.Warning, Text: o.Reason,
+	o.Conditions = []health.Condition{{Code: "galera-down", Follows: "galera", Severity: health.Warning, Text: o.Reason,
 		Hint: "look at 'journalctl -u mariadb' on the node; 'nines apply' starts it"}}
 	return o
 }

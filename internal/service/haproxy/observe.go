@@ -139,9 +139,13 @@ func (s *Service) Judge(c *model.Cluster, seen map[string]service.Observation) [
 		}
 	}
 	dead := map[string]int{} // listener -> servers down everywhere
+	behind := map[string]string{}
+	for _, l := range s.listeners(c) {
+		behind[l.Name] = l.Health
+	}
 	for _, name := range slices.Sorted(maps.Keys(views)) {
 		listener, node, _ := strings.Cut(name, "/")
-		cond := health.Condition{Code: "haproxy-backend-down", Severity: health.Warning, Node: node, Service: Name,
+		cond := health.Condition{Code: "haproxy-backend-down", Follows: behind[listener], Severity: health.Warning, Node: node, Service: Name,
 			Text: fmt.Sprintf("%s on %s gets no requests (%s)", listener, node, reasons[name]),
 			Hint: "the health of the service on that node says why: nines status"}
 		if len(views[name]) < watching {
@@ -153,7 +157,7 @@ func (s *Service) Judge(c *model.Cluster, seen map[string]service.Observation) [
 	}
 	for _, listener := range slices.Sorted(maps.Keys(dead)) {
 		if dead[listener] == len(c.Controllers()) {
-			out = append(out, health.Condition{Code: "haproxy-listener-dead", Severity: health.Critical, Service: Name,
+			out = append(out, health.Condition{Code: "haproxy-listener-dead", Follows: behind[listener], Severity: health.Critical, Service: Name,
 				Text: listener + " has no server left: clients get errors", Hint: "bring the service back on any controller"})
 		}
 	}

@@ -37,7 +37,7 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 	if err := s.ask(ctx, env); err != nil {
 		o.Reason = openstack.Silent(err)
 		o.Conditions = append(o.Conditions, health.Condition{
-			Code: "keystone-down", Severity: health.Warning, Text: o.Reason,
+			Code: "keystone-down", Follows: Name, Severity: health.Warning, Text: o.Reason,
 			Hint: "see 'journalctl -u keystone' and 'systemctl status keystone' on the node",
 		})
 		return o
@@ -86,7 +86,7 @@ func (*Service) Judge(c *model.Cluster, seen map[string]service.Observation) []h
 	var out []health.Condition
 	if answered > 0 && serving == 0 {
 		out = append(out, health.Condition{
-			Code: "keystone-unavailable", Severity: health.Critical, Service: Name,
+			Code: "keystone-unavailable", Follows: Name, Severity: health.Critical, Service: Name,
 			Text: "no controller's Keystone answers", Hint: "see 'journalctl -u keystone' on the controllers; is there disk space and memory?",
 		})
 	}

@@ -131,7 +131,7 @@ func (*Service) Judge(c *model.Cluster, seen map[string]service.Observation) []h
 }
 
 func memberDown(node string, o service.Observation, answered bool, serving, all int) health.Condition {
-	c := health.Condition{Code: "rabbitmq-member-down", Severity: health.Warning, Node: node, Service: Name,
+	c := health.Condition{Code: "rabbitmq-member-down", Follows: Name, Severity: health.Warning, Node: node, Service: Name,
 		Hint: "journalctl -u " + Unit + " and /var/log/rabbitmq on that node"}
 	if serving < model.Quorum(all) {
 		c.Severity = health.Critical

@@ -65,6 +65,7 @@ func Conform(t *testing.T, svc service.Service, c *model.Cluster, s secret.Map) 
 		protected(t, r, s)
 	}
 	units(t, svc, c, rs)
+	persistent(t, rs)
 	secrets(t, svc, c)
 }
 
@@ -225,6 +226,42 @@ func units(t *testing.T, svc service.Service, c *model.Cluster, rs []plan.Resour
 		t.Errorf("%s is observed every %s", svc.Name(), o.Interval())
 	}
 }
+
+// persistent: every daemon is started again whenever it dies, for ever. After a power cut some die many times while they wait for what
+// they need; with systemd's own limit (five starts in ten seconds) they would stay dead.
+func persistent(t *testing.T, rs []plan.Resource) {
+	t.Helper()
+	for _, r := range rs {
+		if r.Unit == nil || !r.Unit.Running || !strings.HasSuffix(r.Unit.Name, ".service") {
+			continue
+		}
+		said, section := map[string]string{}, ""
+		for _, f := range rs {
+			if f.Node != r.Node || f.File == nil || f.File.Path != unitDir+r.Unit.Name && !strings.HasPrefix(f.File.Path, unitDir+r.Unit.Name+".d/") {
+				continue
+			}
+			for line := range strings.Lines(string(f.File.Content)) {
+				line = strings.TrimSpace(line)
+				if key, value, ok := strings.Cut(line, "="); ok {
+					said[section+key] = value
+				} else if strings.HasPrefix(line, "[") {
+					section = line
+				}
+			}
+		}
+		if said["[Service]Type"] == "oneshot" {
+			continue
+		}
+		if restart := said["[Service]Restart"]; restart != "always" && restart != "on-failure" {
+			t.Errorf("%s: its unit file says Restart=%q: who starts it when it dies?", r.ID, restart)
+		}
+		if limit := said["[Unit]StartLimitIntervalSec"]; limit != "0" {
+			t.Errorf("%s: its unit file says StartLimitIntervalSec=%q: systemd gives up after a few starts", r.ID, limit)
+		}
+	}
+}
+
+const unitDir = "/etc/systemd/system/"
 
 // secrets: each is named after its service; a judge says nothing wrong about a cluster nobody saw.
 func secrets(t *testing.T, svc service.Service, c *model.Cluster) {
