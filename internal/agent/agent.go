@@ -219,6 +219,7 @@ func (a *Agent) follow(ctx context.Context, c *model.Cluster) {
 	a.spec.Store(c)
 	a.watch.follow(ctx, c)
 	a.frozen.follow(c)
+	a.dropAuthority(c)
 }
 
 // followSecrets keeps the secrets current that services need to be observed.

@@ -25,7 +25,7 @@ func TestCertificateConditions(t *testing.T) {
 	}
 	nodes := []api.NodeStatus{{Node: "ctl1", Report: report(time.Hour)}, {Node: "ctl2", Report: report(year/2 - time.Hour)}, {Node: "ctl3"}}
 	var got []string
-	for _, c := range certificates(nodes, now) {
+	for _, c := range certificates(nodes, model.RenewedByLeader, now) {
 		got = append(got, c.Code+" "+c.Node)
 	}
 	want := []string{"certificate-expires ctl1", "authority-expires "}

@@ -44,6 +44,7 @@ func (a *Agent) handler() http.Handler {
 	handle("POST "+api.PathOp, nodes, a.postOp)
 	handle("POST "+api.PathEvidence, nodes, a.postEvidence)
 	handle("POST "+api.PathStep, nodes, a.postStep)
+	handle("POST "+api.PathCertificate, nodes, a.postCertificate)
 	handle("POST "+api.PathRestart, nodes, a.postRestart)
 	handle("GET "+api.PathRecovery, operators, a.getRecovery)
 	handle("POST "+api.PathRecovery, operators, a.postRecovery)

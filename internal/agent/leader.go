@@ -48,6 +48,7 @@ func (a *Agent) lead(ctx context.Context, s store.Store, lease store.Lease) {
 	a.leader.Store(&leadership{Leader: l, ctx: ctx, fence: lease.Fence()})
 	var healing sync.WaitGroup
 	healing.Go(func() { a.heal(ctx, s, l, lease.Fence()) })
+	healing.Go(func() { a.renew(ctx, s, l, lease.Fence()) })
 	a.rotate(ctx, s, l)
 	<-ctx.Done()
 	a.leader.Store(nil)
@@ -68,7 +69,7 @@ type leadership struct {
 	fence store.Fence
 }
 
-// rotateEvery is how often the leader asks whether a key is due.
+// rotateEvery is how often the leader asks whether a key or a certificate is due.
 const rotateEvery = time.Minute
 
 // rotate changes keys on schedule, while the nodes are as last applied. A changed key reaches them by
@@ -79,6 +80,16 @@ func (a *Agent) rotate(ctx context.Context, s store.Store, l *converge.Leader) {
 			a.Log.Warn("key rotation", "err", err)
 		}
 		pause(ctx, rotateEvery)
+	}
+}
+
+// renew renews certificates in time, while this node leads.
+func (a *Agent) renew(ctx context.Context, s store.Store, l *converge.Leader, fence store.Fence) {
+	var loaded time.Time
+	for pause(ctx, rotateEvery) {
+		if err := a.renewDue(ctx, s, l, fence, &loaded); err != nil && ctx.Err() == nil {
+			a.Log.Warn("certificate renewal", "err", err)
+		}
 	}
 }
 

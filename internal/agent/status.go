@@ -38,6 +38,8 @@ func (a *Agent) version(ctx context.Context) api.Version {
 		v.Store = err.Error()
 	}
 	v.Certificate, v.Authority = a.validity(model.PathCert), a.validity(model.PathCA)
+	_, err = a.Host.ReadFile(model.PathAuthorityKey)
+	v.Renews = err == nil
 	return v
 }
 
@@ -179,7 +181,7 @@ func (a *Agent) judge(c *model.Cluster, st *api.Status) []health.Condition {
 			}
 		}
 	}
-	out = append(out, certificates(st.Nodes, time.Now())...)
+	out = append(out, certificates(st.Nodes, c.Certificates.RenewedBy, time.Now())...)
 	for _, s := range a.Services {
 		if j, ok := s.(service.ClusterJudge); ok && c.Runs(s.Name()) {
 			for _, cond := range j.Judge(c, seen[s.Name()]) {
@@ -216,14 +218,14 @@ func unreachable(n api.NodeStatus) health.Condition {
 }
 
 // certificates judges the certificates of the nodes and, once, that of the authority all have.
-func certificates(nodes []api.NodeStatus, now time.Time) []health.Condition {
+func certificates(nodes []api.NodeStatus, by model.Renewer, now time.Time) []health.Condition {
 	var out []health.Condition
 	var authority model.Validity
 	for _, n := range nodes {
 		if n.Report == nil {
 			continue
 		}
-		out = append(out, health.Certificate(n.Node, n.Report.Certificate, n.Report.Authority, now)...)
+		out = append(out, health.Certificate(n.Node, n.Report.Certificate, n.Report.Authority, by, now)...)
 		if !n.Report.Authority.NotAfter.IsZero() {
 			authority = n.Report.Authority
 		}

@@ -48,6 +48,8 @@ type Version struct {
 	// Certificate is the node's, Authority the one that issued it; zero when they cannot be read.
 	Certificate model.Validity `json:"certificate,omitzero"`
 	Authority   model.Validity `json:"authority,omitzero"`
+	// Renews: the node has the authority's key, and renews certificates while it leads.
+	Renews bool `json:"renews,omitempty"`
 }
 
 // Look says how closely agents look before they report.

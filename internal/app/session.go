@@ -99,7 +99,7 @@ type Readiness int
 // The readinesses, from worst to best.
 const (
 	Missing Readiness = iota // an agent does not answer, or refuses us
-	Due                      // all answer; a certificate should be renewed before it ends
+	Due                      // all answer; a certificate should be renewed before it ends, or a controller lacks what it renews them with
 	Ready
 )
 
@@ -117,7 +117,7 @@ func (s *Session) Ready(ctx context.Context) Readiness {
 			switch {
 			case err != nil || v.Node != n.Name:
 				s.log.Debug("agent", "node", n.Name, "err", err)
-			case v.Certificate.Renewable(v.Authority, now):
+			case v.Certificate.Renewable(v.Authority, now), s.Cluster.Certificates.RenewedBy == model.RenewedByLeader && n.Has(model.RoleController) && !v.Renews:
 				ready[i] = Due
 			default:
 				ready[i] = Ready

@@ -25,7 +25,6 @@ import (
 
 	"nines/internal/model"
 	"nines/internal/progress"
-	"nines/internal/secret"
 	"nines/internal/ssh"
 )
 
@@ -289,7 +288,9 @@ func (r *run) restart(ctx context.Context) error {
 
 // needsRestart reports whether a running agent takes no notice of the new file by itself.
 // Certificates it reads again.
-func needsRestart(path string) bool { return path != model.PathCert && path != model.PathKey }
+func needsRestart(path string) bool {
+	return path != model.PathCert && path != model.PathKey && path != model.PathAuthorityKey
+}
 
 func (r *run) onAll(ctx context.Context, f func(context.Context, *machine) error) error {
 	g, ctx := errgroup.WithContext(ctx)
@@ -319,18 +320,4 @@ func (r *run) task(m *machine, what, title string, f func() (detail string, err 
 	}
 	r.Emit(e)
 	return err
-}
-
-// request is the certificate that a node must have.
-func request(c *model.Cluster, n model.Node) secret.Request {
-	r := secret.Request{Name: n.Name, DNS: []string{n.Name, "localhost"}, IPs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}
-	for _, name := range model.NetworkNames {
-		if a, ok := n.Addresses[name]; ok && !slices.Contains(r.IPs, a) {
-			r.IPs = append(r.IPs, a)
-		}
-	}
-	if a := c.VIP.Address.Addr(); a.IsValid() && !slices.Contains(r.IPs, a) {
-		r.IPs = append(r.IPs, a)
-	}
-	return r
 }

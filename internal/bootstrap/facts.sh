@@ -35,7 +35,7 @@ for pid in $(echo "$listening" | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u); 
 done
 [ ! -d /var/lib/nines/etcd ] || say store yes
 [ ! -e /usr/local/bin/nines ] || say binary "$(sha256sum </usr/local/bin/nines | cut -d' ' -f1)"
-for file in /etc/nines/agent.json /etc/nines/cluster.key /etc/nines/tls/ca.pem /etc/nines/tls/node.pem /etc/nines/tls/node.key \
+for file in /etc/nines/agent.json /etc/nines/cluster.key /etc/nines/authority.key /etc/nines/tls/ca.pem /etc/nines/tls/node.pem /etc/nines/tls/node.key \
 	/etc/systemd/system/nines-agent.service /etc/systemd/system/nines-health.socket; do
 	[ ! -f "$file" ] || say file "$file $(stat -c '%a %U:%G' "$file") $(base64 -w0 "$file")"
 done

@@ -58,7 +58,7 @@ func units(c *model.Cluster, n model.Node) ([]file, error) {
 // last, for it says that the node is this cluster's.
 func (r *run) files(m *machine) ([]file, error) {
 	pair := secret.Pair{Cert: m.facts.files[model.PathCert].content, Key: m.facts.files[model.PathKey].content}
-	want := request(r.Cluster, m.node)
+	want := secret.NodeRequest(r.Cluster, m.node)
 	if reason := r.state.ca.Stale(pair, want, time.Now()); reason != "" {
 		var err error
 		if pair, err = r.state.ca.IssueNode(want); err != nil {
@@ -74,6 +74,9 @@ func (r *run) files(m *machine) ([]file, error) {
 	out, err := units(r.Cluster, m.node)
 	if err != nil {
 		return nil, err
+	}
+	if r.Cluster.Certificates.RenewedBy == model.RenewedByLeader && m.node.Has(model.RoleController) {
+		out = append(out, file{path: model.PathAuthorityKey, mode: 0o600, owner: root, content: r.state.ca.Pair().Key})
 	}
 	return append(out,
 		file{path: model.PathCA, mode: 0o644, owner: root, content: r.state.ca.Pair().Cert},

@@ -116,6 +116,12 @@ var fields = map[string]field{
 	"volumes.directory": {doc: "That directory. Mount the same file system (NFS, CephFS) there on every controller and compute: nines does not mount it, but refuses one that is not shared.",
 		fallback: "/srv/volumes", pattern: `^(/[A-Za-z0-9_][A-Za-z0-9._-]*)+$`, means: "an absolute path of letters, digits, '.', '_' and '-'"},
 
+	"certificates": {doc: "The certificates of nodes."},
+	"certificates.lifetime": {doc: "How long a new certificate is valid; it is renewed when less than a third is left. 8760h (a year): a leader that cannot renew leaves months to find out why.",
+		fallback: "8760h", min: "5m", max: "43800h", step: "1m"},
+	"certificates.renewed_by": {doc: "Who renews them. leader: the cluster by itself; for that the controllers have the authority's key, so whoever becomes root on a controller can make certificates. operator: the key stays on the operator's machine, and nothing is renewed without nines apply.",
+		fallback: string(model.RenewedByLeader), enum: words([]model.Renewer{model.RenewedByLeader, model.RenewedByOperator})},
+
 	"checks": {doc: "The hardware and network rules that `nines check` measures on the nodes."},
 	"checks.severity": {doc: "What happens when a node breaks one: error stops a deployment, warning only tells.",
 		fallback: "error", enum: []string{"error", "warning"}},

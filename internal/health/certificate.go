@@ -7,9 +7,9 @@ import (
 	"nines/internal/model"
 )
 
-// Certificate judges the certificate of a node: expired, or near its end. One that the
-// authority's own end cuts short is the authority's matter.
-func Certificate(node string, v, authority model.Validity, now time.Time) []Condition {
+// Certificate judges the certificate of a node: expired, or near its end. What the leader renews by itself is told when
+// that has failed for a while. One that the authority's own end cuts short is the authority's matter.
+func Certificate(node string, v, authority model.Validity, by model.Renewer, now time.Time) []Condition {
 	switch {
 	case v.NotAfter.IsZero():
 		return nil // not known: an agent of an earlier version
@@ -17,7 +17,11 @@ func Certificate(node string, v, authority model.Validity, now time.Time) []Cond
 		return []Condition{{Code: "certificate-expired", Severity: Critical, Node: node,
 			Text: "the node's certificate expired on " + Day(v.NotAfter) + ": nobody accepts a new connection to its services",
 			Hint: "'nines apply' renews it over SSH"}}
-	case v.Renewable(authority, now):
+	case v.Renewable(authority, now) && by == model.RenewedByLeader && v.Late(now):
+		return []Condition{{Code: "certificate-expires", Severity: Warning, Node: node,
+			Text: "the node's certificate ends " + in(v.NotAfter, now) + ", and the leader has not renewed it",
+			Hint: "'journalctl -u nines-agent | grep certificate' on the leader says why; 'nines apply' renews it over SSH"}}
+	case v.Renewable(authority, now) && by != model.RenewedByLeader:
 		return []Condition{{Code: "certificate-expires", Severity: Warning, Node: node,
 			Text: "the node's certificate ends " + in(v.NotAfter, now) + ": from then on nobody accepts a new connection to its services",
 			Hint: "'nines apply' renews it over SSH; no service is interrupted"}}

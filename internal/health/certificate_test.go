@@ -16,7 +16,8 @@ func TestCertificates(t *testing.T) {
 	const day = 24 * time.Hour
 	authority := span(3650*day, 3000*day)
 	short := span(3650*day, 20*day)
-	node := func(v, a model.Validity) []Condition { return Certificate("ctl1", v, a, now) }
+	node := func(v, a model.Validity) []Condition { return Certificate("ctl1", v, a, model.RenewedByOperator, now) }
+	led := func(v, a model.Validity) []Condition { return Certificate("ctl1", v, a, model.RenewedByLeader, now) }
 	for name, tc := range map[string]struct {
 		got      []Condition
 		code     string // "": none
@@ -26,6 +27,10 @@ func TestCertificates(t *testing.T) {
 		"new":                        {node(span(365*day, 360*day), authority), "", "", ""},
 		"a third left":               {node(span(360*day, 120*day), authority), "", "", ""},
 		"less":                       {node(span(360*day, 119*day), authority), "certificate-expires", Warning, "in 119 days"},
+		"the leader's, due":          {led(span(360*day, 119*day), authority), "", "", ""},
+		"the leader's, late":         {led(span(360*day, 89*day), authority), "certificate-expires", Warning, "the leader has not renewed it"},
+		"the leader's, expired":      {led(span(360*day, -time.Minute), authority), "certificate-expired", Critical, "expired on"},
+		"the leader's, cut short":    {led(span(300*day, 20*day), short), "", "", ""},
 		"hours":                      {node(span(360*day, 50*time.Hour), authority), "certificate-expires", Warning, "2027-06-03 14:00 UTC, in 50 hours"},
 		"minutes":                    {node(span(360*day, 5*time.Minute), authority), "certificate-expires", Warning, "in 5 minutes"},
 		"expired":                    {node(span(360*day, -time.Minute), authority), "certificate-expired", Critical, "expired on 2027-06-01 11:59 UTC"},

@@ -7,6 +7,8 @@ import "net/netip"
 const (
 	PathAgentConfig = PathConfig + "/agent.json"
 	PathClusterKey  = PathConfig + "/cluster.key"
+	// PathAuthorityKey holds the key of the cluster's authority on controllers, where the leader renews certificates. 0600.
+	PathAuthorityKey = PathConfig + "/authority.key"
 )
 
 // GroupTLS is the group that may read PathKey.

@@ -17,6 +17,11 @@ func (v Validity) Due(now time.Time) bool {
 	return v.NotAfter.Sub(now) < v.NotAfter.Sub(v.NotBefore)/3
 }
 
+// Late reports whether whoever was to renew it when it was Due has not: less than a quarter of the span is left.
+func (v Validity) Late(now time.Time) bool {
+	return v.NotAfter.Sub(now) < v.NotAfter.Sub(v.NotBefore)/4
+}
+
 // Renewable reports whether a new certificate would be better: Due, and not cut short by the
 // end of the authority that would issue the new one as well.
 func (v Validity) Renewable(authority Validity, now time.Time) bool {

@@ -54,8 +54,10 @@ type Cluster struct {
 	Images   Images                  `json:"images"`
 	Neutron  Neutron                 `json:"neutron"`
 	Volumes  Volumes                 `json:"volumes"`
-	Tuning   Tuning                  `json:"tuning"`
-	Checks   Checks                  `json:"checks"`
+	// Certificates of nodes.
+	Certificates Certificates `json:"certificates"`
+	Tuning       Tuning       `json:"tuning"`
+	Checks       Checks       `json:"checks"`
 	// AcceptEvenControllers acknowledges that an even number of controllers
 	// survives no more failures than one controller less.
 	AcceptEvenControllers bool `json:"accept_even_controllers,omitempty"`
@@ -201,6 +203,23 @@ type Volumes struct {
 	// Directory is an absolute path, the same shared file system on every controller and compute. nines does
 	// not mount it, but checks that it is one.
 	Directory string `json:"directory"`
+}
+
+// Renewer says who renews the certificates of nodes.
+type Renewer string
+
+// The renewers.
+const (
+	// RenewedByLeader: the controllers have the authority's key, and the leader renews in time by itself.
+	RenewedByLeader Renewer = "leader"
+	// RenewedByOperator: the key is on the operator's machine alone, and nothing is renewed without an apply.
+	RenewedByOperator Renewer = "operator"
+)
+
+// Certificates says how long the certificates of nodes live, and who renews them.
+type Certificates struct {
+	Lifetime  time.Duration `json:"lifetime"`
+	RenewedBy Renewer       `json:"renewed_by"`
 }
 
 // Checks says what happens when a node breaks a hardware or network rule.

@@ -51,6 +51,20 @@ type Request struct {
 	TTL  time.Duration // zero: DefaultTTL
 }
 
+// NodeRequest is the certificate that a node must have.
+func NodeRequest(c *model.Cluster, n model.Node) Request {
+	r := Request{Name: n.Name, DNS: []string{n.Name, "localhost"}, IPs: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, TTL: c.Certificates.Lifetime}
+	for _, name := range model.NetworkNames {
+		if a, ok := n.Addresses[name]; ok && !slices.Contains(r.IPs, a) {
+			r.IPs = append(r.IPs, a)
+		}
+	}
+	if a := c.VIP.Address.Addr(); a.IsValid() && !slices.Contains(r.IPs, a) {
+		r.IPs = append(r.IPs, a)
+	}
+	return r
+}
+
 // CA is a cluster's certificate authority.
 type CA struct {
 	cert *x509.Certificate
@@ -265,6 +279,32 @@ func (ca *CA) staleLeaf(have Pair, role Role, name string, now time.Time) (*x509
 		return nil, "expires soon"
 	}
 	return leaf, ""
+}
+
+// CheckRenewal says whether a pair may take the place of a node's: of the same authority and name, and good for longer than it.
+func CheckRenewal(authority, have []byte, pair Pair, name string, now time.Time) error {
+	ca, err := parseCert(authority)
+	if err != nil {
+		return fmt.Errorf("the authority: %w", err)
+	}
+	both, err := tls.X509KeyPair(pair.Cert, pair.Key)
+	if err != nil {
+		return fmt.Errorf("the new certificate and its key: %w", err)
+	}
+	leaf := both.Leaf
+	if err := leaf.CheckSignatureFrom(ca); err != nil {
+		return fmt.Errorf("the new certificate: %w", err)
+	}
+	if r, n := PeerRole(leaf); r != RoleNode || n != name {
+		return fmt.Errorf("the new certificate is that of %s %q", r, n)
+	}
+	if now.Before(leaf.NotBefore) || !now.Before(leaf.NotAfter) {
+		return errors.New("the new certificate is not valid now: compare the clocks")
+	}
+	if old, err := parseCert(have); err == nil && !leaf.NotAfter.After(old.NotAfter) {
+		return errors.New("the new certificate does not last longer than the present one")
+	}
+	return nil
 }
 
 func addresses(c *x509.Certificate) []netip.Addr {

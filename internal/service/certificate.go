@@ -42,7 +42,12 @@ func CertificatesLoaded(name string, nodes []model.Node) plan.ID {
 	return certificateID(name, nodes[len(nodes)-1].Name)
 }
 
-func certificateID(name, node string) plan.ID { return plan.Make(name, node, "action", "certificate") }
+func certificateID(name, node string) plan.ID { return plan.Make(name, node, "action", certificateName) }
+
+const certificateName = "certificate"
+
+// CertificateSuffix ends the ID of each of CertificateResources.
+const CertificateSuffix = "/action:" + certificateName
 
 // Certificate is the ActionCertificate of a daemon. shown asks the running daemon for its certificate
 // (DER); load has it read the files again. A daemon that shows none is not
