@@ -40,6 +40,8 @@ type frozen struct {
 	have    *model.Cluster // that units are of
 	units   []daemon
 	stopped map[string]stop // by unit
+	looked  time.Time
+	starved time.Time       // when this agent had last got no processor for a while
 	at      map[string]bool // units that are being restarted
 }
 
@@ -148,6 +150,10 @@ func (f *frozen) list(env func(*model.Cluster) (service.Env, error)) {
 func (f *frozen) look(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if !f.looked.IsZero() && now.Sub(f.looked) > 3*stoppedEvery {
+		f.starved = now
+	}
+	f.looked = now
 	before := f.stopped
 	f.stopped = map[string]stop{}
 	for _, d := range f.units {
@@ -202,7 +208,8 @@ func (f *frozen) ailing(ctx context.Context, node string, now time.Time) (out []
 	silent := f.watch.silent(now)
 	f.mu.Lock()
 	for _, d := range f.units {
-		a := supervise.Ailing{Node: node, Service: d.service, Unit: d.unit, Needed: d.needed, Silent: silent[d.answers]}
+		// While the agent itself got no processor nobody else did either: who owes an answer from then owes nothing.
+		a := supervise.Ailing{Node: node, Service: d.service, Unit: d.unit, Needed: d.needed, Silent: min(silent[d.answers], now.Sub(f.starved))}
 		if s, ok := f.stopped[d.unit]; ok {
 			a.Stopped, a.Traced = max(now.Sub(s.since), time.Nanosecond), s.traced
 		}

@@ -154,6 +154,42 @@ func TestAiling(t *testing.T) {
 	})
 }
 
+// A machine on which nothing runs, the agent neither, makes nobody frozen.
+func TestAStarvedAgentBlamesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watching(t, func(ctx context.Context) service.Observation {
+			<-ctx.Done()
+			return service.Observation{}
+		})
+		defer w.stop()
+		h := hosttest.New()
+		h.PutUnit("moody.service", host.UnitState{Active: "active"})
+		f := newFrozen([]service.Service{running{moody{}}}, h, w, slog.New(slog.DiscardHandler))
+		f.follow(cluster())
+		f.list(func(c *model.Cluster) (service.Env, error) { return service.Env{Cluster: c, Node: c.Nodes[0]}, nil })
+		for range 20 {
+			time.Sleep(stoppedEvery)
+			f.look(time.Now())
+		}
+		silent := func() time.Duration {
+			out, _ := f.ailing(t.Context(), "ctl1", time.Now())
+			if len(out) != 1 {
+				t.Fatalf("%+v", out)
+			}
+			return out[0].Silent
+		}
+		if got := silent(); got < 50*time.Second {
+			t.Errorf("silent for %s after a minute", got)
+		}
+		time.Sleep(40 * time.Second) // nobody looked
+		f.look(time.Now())
+		time.Sleep(2 * time.Second)
+		if got := silent(); got != 2*time.Second {
+			t.Errorf("silent for %s, 2 s after the agent got a processor again", got)
+		}
+	})
+}
+
 // running is a service whose only unit runs.
 type running struct{ moody }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -264,10 +265,19 @@ func nodeConditions(n api.NodeStatus) []health.Condition {
 		}
 	}
 	for _, d := range n.Report.Drift {
-		out = append(out, health.Condition{Code: "drift", Severity: health.Warning, Node: n.Node,
+		out = append(out, health.Condition{Code: "drift", Severity: health.Warning, Node: n.Node, Follows: idle(d.ID),
 			Text: fmt.Sprintf("%s: %s", d.ID, d.Reason), Hint: "'nines plan' shows what apply would put back"})
 	}
 	return out
+}
+
+// idle is the service of a unit or an action that is not as it should be: while the service waits, it cannot be. A file or a package always can.
+func idle(id plan.ID) string {
+	parts := strings.SplitN(string(id), "/", 3)
+	if len(parts) == 3 && (strings.HasPrefix(parts[2], "unit:") || strings.HasPrefix(parts[2], "action:")) {
+		return parts[0]
+	}
+	return ""
 }
 
 // faultKnown reports whether a service of the cluster lists the signal to the unit among its faults.

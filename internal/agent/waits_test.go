@@ -31,6 +31,17 @@ func (d declared) Resources(c *model.Cluster, _ secret.Source) ([]plan.Resource,
 	return rs, nil
 }
 
+func TestDriftOfWhatCannotBeYet(t *testing.T) {
+	for id, want := range map[plan.ID]string{
+		plan.Make("galera", "ctl1", "unit", "mariadb.service"): "galera", plan.Make("keystone", "ctl1", "action", "issue-token"): "keystone",
+		plan.Make("galera", "ctl1", "file", "config"): "", plan.Make("galera", "ctl1", "packages", "mariadb"): "", "nonsense": "",
+	} {
+		if got := idle(id); got != want {
+			t.Errorf("%s follows %q, want %q", id, got, want)
+		}
+	}
+}
+
 func TestStatusSaysWhatWaitsForWhat(t *testing.T) {
 	c := cluster()
 	c.Services = []string{"db", "address", "identity"}

@@ -42,7 +42,9 @@ func CertificatesLoaded(name string, nodes []model.Node) plan.ID {
 	return certificateID(name, nodes[len(nodes)-1].Name)
 }
 
-func certificateID(name, node string) plan.ID { return plan.Make(name, node, "action", certificateName) }
+func certificateID(name, node string) plan.ID {
+	return plan.Make(name, node, "action", certificateName)
+}
 
 const certificateName = "certificate"
 

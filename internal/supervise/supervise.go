@@ -23,8 +23,12 @@ const (
 	memberSilentFor = 2 * time.Minute
 )
 
-// claim is how long a member that was restarted is waited for before another one may be.
-const claim = 10 * time.Minute
+// claim is how long a member that was restarted is waited for before another one may be. What is seen in the first moments may be from before it
+// stopped.
+const (
+	claim       = 10 * time.Minute
+	claimMoment = 30 * time.Second
+)
 
 // settled is how long a unit must have done well since its last restart for its earlier ones to be forgotten.
 const settled = 15 * time.Minute
@@ -108,6 +112,8 @@ type Unit struct {
 	// Member: it carries the cluster's state.
 	Member bool        `json:"member,omitempty"`
 	Tries  []time.Time `json:"tries"`
+	// Well: it was seen to serve since the last of them.
+	Well bool `json:"well,omitempty"`
 }
 
 func (u Unit) last() time.Time { return u.Tries[len(u.Tries)-1] }
@@ -133,7 +139,7 @@ func (r Record) Holds(v View) bool { return r.claimed(v) != "" }
 func (r Record) claimed(v View) string {
 	for _, key := range slices.Sorted(maps.Keys(r.Units)) {
 		u := r.Units[key]
-		if u.Member && v.Now.Sub(u.last()) < claim && (!v.Nodes[u.Node].Serving[u.Service] || v.ails(key)) {
+		if u.Member && !u.Well && v.Now.Sub(u.last()) < claim {
 			return key
 		}
 	}
@@ -160,7 +166,9 @@ func Next(v View, r Record) Record {
 	next := Record{Units: map[string]Unit{}}
 	for key, u := range r.Units {
 		// Nobody knows how a unit does whose node does not answer.
-		if _, seen := v.Nodes[u.Node]; v.ails(key) || !seen || v.Now.Sub(u.last()) < settled {
+		n, seen := v.Nodes[u.Node]
+		u.Well = u.Well || n.Serving[u.Service] && !v.ails(key) && v.Now.Sub(u.last()) >= claimMoment
+		if v.ails(key) || !seen || v.Now.Sub(u.last()) < settled {
 			next.Units[key] = u
 		}
 	}

@@ -119,6 +119,25 @@ func TestNext(t *testing.T) {
 }
 
 // What was done is forgotten when it has been well for long enough, and not before, nor while nobody knows.
+// A member that has served since its restart keeps nobody waiting when it goes down again, for whatever reason.
+func TestAMemberThatServedIsNoLongerAwaited(t *testing.T) {
+	v := whole(now)
+	v.ail(Ailing{Node: "ctl1", Service: "db", Stopped: time.Minute})
+	r := Next(v, Record{})
+	for _, step := range []struct {
+		after  time.Duration
+		serves bool
+		held   bool
+	}{{5 * time.Second, true, true}, {20 * time.Second, false, true}, {40 * time.Second, true, false}, {50 * time.Second, false, false}} {
+		v := whole(now.Add(step.after))
+		v.Nodes["ctl1"].Serving["db"] = step.serves
+		r = Next(v, r)
+		if got := r.Holds(v); got != step.held {
+			t.Errorf("%s after it was restarted (serves: %t): held %t", step.after, step.serves, got)
+		}
+	}
+}
+
 func TestForget(t *testing.T) {
 	old, fresh := tried("ctl1", "api", false, 16*time.Minute), tried("ctl1", "api", false, 14*time.Minute)
 	if got := Next(whole(now), old).Units; len(got) != 0 {
