@@ -16,11 +16,12 @@ import (
 )
 
 // How long a unit must have been of no use before it is restarted. Whose processes are stopped is frozen for certain; who only
-// owes an answer may have much to do, a member that carries state above all.
+// owes an answer may have much to do, a member that carries state above all; and what knows by itself how to end a member that hangs
+// (RabbitMQ's recovery, after two minutes) goes first.
 const (
 	stoppedFor      = 10 * time.Second
 	silentFor       = time.Minute
-	memberSilentFor = 2 * time.Minute
+	memberSilentFor = 3 * time.Minute
 )
 
 // claim is how long a member that was restarted is waited for before another one may be. What is seen in the first moments may be from before it

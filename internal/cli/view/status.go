@@ -65,7 +65,7 @@ func Waits(w io.Writer, ws []health.Wait) {
 		}
 		fmt.Fprintf(w, "%-8s  %s %s%s\n", "WAITS", strings.Join(names, ", "), word, what(x))
 		if n := folded[what(x)]; n > 0 {
-			fmt.Fprintf(w, "          -> %d conditions that say no more are left out; --json has them\n", n)
+			fmt.Fprintf(w, "          -> left out: %s that would say no more; --json has them\n", count(n, "line", "lines"))
 		}
 	}
 }
