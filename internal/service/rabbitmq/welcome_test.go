@@ -16,10 +16,14 @@ import (
 	"nines/internal/service/servicetest"
 )
 
-// direct answers requests without a network.
-type direct struct{ http.Handler }
+// direct answers requests without a network; before each it has a look.
+type direct struct {
+	http.Handler
+	before func()
+}
 
 func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
+	d.before()
 	w := httptest.NewRecorder()
 	d.ServeHTTP(w, r)
 	return w.Result(), nil
@@ -56,11 +60,15 @@ func TestBeWelcome(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := hosttest.New()
 				b := &broker{peers: tc.peers}
-				s, env := welcomed(t, b, h)
+				begun := time.Now()
+				s, env := welcomed(b, h, func() {
+					if tc.late != "" && time.Since(begun) >= 13*time.Second {
+						b.peers = tc.late
+					}
+				})
 				if tc.state {
 					h.PutFile(host.File{Path: dataDir("ctl1") + "/schema.DAT", Content: []byte("x")})
 				}
-				begun := time.Now()
 				var forgotten []time.Duration
 				h.Handle("rabbitmqctl", func(c host.Cmd) (host.Output, error) {
 					if at := strings.Join(c.Args, " "); at != "rabbitmqctl --quiet --node rabbit@ctl2 forget_cluster_node rabbit@ctl1" {
@@ -73,9 +81,6 @@ func TestBeWelcome(t *testing.T) {
 					b.peers = neverFirst
 					return host.Output{}, nil
 				})
-				if tc.late != "" {
-					time.AfterFunc(13*time.Second, func() { b.peers = tc.late })
-				}
 				ctx, cancel := context.WithTimeout(t.Context(), tc.starts)
 				defer cancel()
 				s.beWelcome(ctx, env)
@@ -91,11 +96,10 @@ func TestBeWelcome(t *testing.T) {
 }
 
 // welcomed is ctl1 without any state; b answers for the others.
-func welcomed(t *testing.T, b *broker, h *hosttest.Host) (*Service, service.Env) {
-	t.Helper()
+func welcomed(b *broker, h *hosttest.Host, before func()) (*Service, service.Env) {
 	s, c := testService(), servicetest.Cluster()
 	for _, n := range []string{"ctl2", "ctl3"} {
-		s.clients[n] = &client{http: &http.Client{Transport: direct{b}}, base: "http://" + n, password: "adminpw"}
+		s.clients[n] = &client{http: &http.Client{Transport: direct{b, before}}, base: "http://" + n, password: "adminpw"}
 	}
 	return s, service.Env{Host: h, Cluster: c, Node: c.Nodes[0], Secrets: testSecrets(), Log: slog.New(slog.DiscardHandler)}
 }
