@@ -20,7 +20,7 @@ import (
 )
 
 // fresh is how long after a certificate was issued a new leader looks whether daemons have yet to load it.
-const fresh = time.Hour
+const fresh = 24 * time.Hour
 
 // renewDue renews the certificates that are due, one node after the other, and has the daemons load them by an apply of the spec as it
 // stands. loaded is when the newest certificate was issued that all daemons are known to use. A node that does not answer keeps no other from being renewed; one that refuses does, until a person has looked.
@@ -36,22 +36,12 @@ func (a *Agent) renewDue(ctx context.Context, s store.Store, l *converge.Leader,
 	if ca == nil || err != nil {
 		return err
 	}
-	var newest time.Time
-	for _, n := range a.askAll(ctx, c, api.LookAtHealth) {
-		if n.Report == nil {
-			continue
-		}
-		v, now := n.Report.Certificate, time.Now()
-		if v.NotBefore.After(newest) {
-			newest = v.NotBefore
-		}
-		if v.NotAfter.IsZero() || !v.Renewable(ca.Validity(), now) {
-			continue
-		}
+	due, newest := dueOf(a.askAll(ctx, c, api.LookAtHealth), ca.Validity(), time.Now())
+	for _, n := range due {
 		if err := a.renewNode(ctx, c, ca, n, fence); err != nil {
-			return fmt.Errorf("the certificate of %s, which ends at %s: %w", n.Node, v.NotAfter.UTC().Format(time.RFC3339), err)
+			return fmt.Errorf("the certificate of %s, which ends at %s: %w", n.Node, n.Report.Certificate.NotAfter.UTC().Format(time.RFC3339), err)
 		}
-		newest = now
+		newest = time.Now()
 	}
 	if !newest.After(*loaded) || time.Since(newest) > fresh {
 		return nil
@@ -61,6 +51,23 @@ func (a *Agent) renewDue(ctx context.Context, s store.Store, l *converge.Leader,
 		*loaded = newest
 	}
 	return err
+}
+
+// dueOf are the nodes that answer and need a new certificate, and when the newest of those in use was issued.
+func dueOf(nodes []api.NodeStatus, authority model.Validity, now time.Time) (due []api.NodeStatus, newest time.Time) {
+	for _, n := range nodes {
+		if n.Report == nil {
+			continue
+		}
+		v := n.Report.Certificate
+		if v.NotBefore.After(newest) {
+			newest = v.NotBefore
+		}
+		if !v.NotAfter.IsZero() && v.Renewable(authority, now) {
+			due = append(due, n)
+		}
+	}
+	return due, newest
 }
 
 // authority is the cluster's, if this node has its key.

@@ -76,6 +76,28 @@ func TestInstallCertificate(t *testing.T) {
 	}
 }
 
+func TestWhoIsDue(t *testing.T) {
+	now := time.Date(2027, 6, 1, 0, 0, 0, 0, time.UTC)
+	const day = 24 * time.Hour
+	authority := model.Validity{NotBefore: now.Add(-9 * 365 * day), NotAfter: now.Add(365 * day)}
+	node := func(name string, life, left time.Duration) api.NodeStatus {
+		v := model.Validity{NotBefore: now.Add(left - life), NotAfter: now.Add(left)}
+		return api.NodeStatus{Node: name, Report: &api.NodeReport{Version: api.Version{Certificate: v}}}
+	}
+	due, newest := dueOf([]api.NodeStatus{node("good", 300*day, 200*day), node("due", 300*day, 99*day), {Node: "away"}, node("expired", 300*day, -day),
+		{Node: "unreadable", Report: &api.NodeReport{}}, node("as long as the authority", 4000*day, 365*day)}, authority, now)
+	var got []string
+	for _, n := range due {
+		got = append(got, n.Node)
+	}
+	if s := strings.Join(got, " "); s != "due expired" {
+		t.Errorf("due: %s", s)
+	}
+	if want := now.Add(-100 * day); !newest.Equal(want) {
+		t.Errorf("newest %s, want %s", newest, want)
+	}
+}
+
 func TestRenewalAppliesNothingElse(t *testing.T) {
 	load := plan.Op{ID: plan.Make("haproxy", "ctl1", "action", "certificate"), Kind: "action"}
 	edit := plan.Op{ID: plan.Make("haproxy", "ctl1", "file", "config"), Kind: "file", Summary: "write haproxy.cfg"}
