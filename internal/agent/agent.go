@@ -53,6 +53,7 @@ type Agent struct {
 	cache    *cache
 	watch    *watchers
 	secrets  *secrets
+	disks    *disks
 	binary   func() string
 	exit     context.CancelCauseFunc // ends Run, for a new executable
 
@@ -72,6 +73,7 @@ func New(o Options) *Agent {
 	a.cache = &cache{dir: model.PathState}
 	a.peers = api.NewClient(o.Client, nil)
 	a.secrets = &secrets{key: o.Key, cache: a.cache}
+	a.disks = &disks{host: o.Host}
 	a.watch = newWatchers(o.Services, a.env, o.Log)
 	a.executor = node.New(node.Options{Host: o.Host, Services: o.Services, Node: model.Node{Name: o.Config.Node}, StateDir: model.PathState, Log: o.Log})
 	a.binary = sync.OnceValue(executableHash)
@@ -97,6 +99,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 
 	var wg sync.WaitGroup
 	wg.Go(func() { a.guardVIP(ctx) })
+	wg.Go(func() { a.measureDisks(ctx) })
 	wg.Go(func() { a.endStale(ctx) })
 	wg.Go(func() {
 		if err := a.coordinate(ctx); err != nil && ctx.Err() == nil {

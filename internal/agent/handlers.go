@@ -44,6 +44,7 @@ func (a *Agent) handler() http.Handler {
 	handle("POST "+api.PathOp, nodes, a.postOp)
 	handle("POST "+api.PathEvidence, nodes, a.postEvidence)
 	handle("POST "+api.PathStep, nodes, a.postStep)
+	handle("POST "+api.PathDrain, nodes, a.postDrain)
 	handle("GET "+api.PathRecovery, operators, a.getRecovery)
 	handle("POST "+api.PathRecovery, operators, a.postRecovery)
 	handle("POST "+api.PathPlan, operators, a.postPlan)

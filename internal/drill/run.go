@@ -107,7 +107,7 @@ type run struct {
 // the run was interrupted); a failed verdict is no error.
 func (r *Runner) Run(ctx context.Context, d Drill, seed uint64) (Report, error) {
 	if d.Way != BySignal && r.Machines == nil {
-		return Report{}, fmt.Errorf("%s: nobody can switch a machine off here, or pull its cable: in a lab this drill works", d.Name)
+		return Report{}, fmt.Errorf("%s: nobody can switch a machine off here, pull its cable or fill its disk: in a lab this drill works", d.Name)
 	}
 	started := time.Now()
 	x := &run{Runner: r, drill: d, rng: rand.New(rand.NewPCG(seed, 0)), wounded: map[string]bool{},

@@ -76,6 +76,9 @@ type Host interface {
 	// RemoveFile removes a file; a missing one is no error.
 	RemoveFile(path string) error
 
+	// Room says how much of the file system that holds path is free to programs, and how large it is, in bytes.
+	Room(path string) (free, total int64, err error)
+
 	// Packages returns the installed packages with versions.
 	Packages(ctx context.Context) (map[string]string, error)
 	// InstallPackages installs packages with all questions answered by default; their services are not started.
