@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"nines/internal/app"
 	"nines/internal/config"
@@ -45,6 +46,11 @@ func (s *clusterDrills) Open(ctx context.Context, drills []drill.Drill) (err err
 	s.smoke = &clusterSmoke{g: s.g}
 	if instances {
 		if s.guest, err = s.smoke.Guest(ctx, guest.Image{}); err != nil {
+			return err
+		}
+	}
+	if slices.ContainsFunc(drills, func(d drill.Drill) bool { return d.Way == drill.ByClock }) {
+		if err := lab.FetchFakeTime(ctx); err != nil { // from here: the lab's network has no way out
 			return err
 		}
 	}
@@ -150,4 +156,12 @@ func (m labMachines) Fill(ctx context.Context, node string) error {
 func (m labMachines) Free(_ context.Context, node string) error { return m.lab.FreeDisk(node) }
 func (m labMachines) Shell(ctx context.Context, node, script string) (string, error) {
 	return m.lab.Shell(ctx, node, script)
+}
+
+func (m labMachines) SkewClock(ctx context.Context, node, unit string, ahead time.Duration) error {
+	return m.lab.SkewClock(ctx, node, unit, ahead)
+}
+
+func (m labMachines) RightClock(ctx context.Context, node, unit string) error {
+	return m.lab.RightClock(ctx, node, unit)
 }

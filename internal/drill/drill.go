@@ -50,6 +50,8 @@ type Drill struct {
 	Site *Site `json:"-"`
 	// Hold is how long the fault lasts at least; a kill ends by itself.
 	Hold time.Duration `json:"-"`
+	// Says is the code of a condition of the hurt node that status must show while the fault lasts.
+	Says string `json:"-"`
 }
 
 // NeedsInstance: the cluster's users have an instance while it runs, made for it.
@@ -63,7 +65,8 @@ type Way string
 const (
 	ByPower  Way = "power"
 	ByCable  Way = "cable"
-	ByDisk   Way = "disk" // something fills it
+	ByDisk   Way = "disk"  // something fills it
+	ByClock  Way = "clock" // of one daemon
 	BySignal Way = "signal"
 )
 
@@ -162,6 +165,9 @@ const (
 	holdKill   = 3 * time.Second
 	holdCable  = 20 * time.Second // the node must have noticed by itself that it is alone
 	holdDisk   = 20 * time.Second // with nothing left
+	holdClock  = 30 * time.Second
+	// noticeClock is when a wrong clock has been noticed: clocks are compared every ten seconds, and twice.
+	noticeClock = 20 * time.Second
 )
 
 // Catalogue lists the drills of a cluster: the power cuts, and a drill for each fault of its services.
@@ -183,6 +189,9 @@ func Catalogue(c *model.Cluster, services []service.Service) []Drill {
 			d := faultDrill(victim(s.Name(), fault, faults), fault)
 			d.Service = s.Name()
 			out = append(out, limitAPIs(d, s.Name(), apis))
+			if s.Name() == "galera" {
+				out = append(out, limitAPIs(ofWriter(d), s.Name(), apis))
+			}
 			if fault.AtVIP {
 				out = append(out, limitAPIs(atVIP(d), s.Name(), apis))
 			}
@@ -216,11 +225,17 @@ func powerDrills(c *model.Cluster) []Drill {
 	full := func(needs string, target Target) {
 		if c.Runs(needs) {
 			out = append(out, Drill{Name: "disk-full-" + needs, Title: "fill the disk of " + string(target), Target: target,
-				Way: ByDisk, Hold: holdDisk, Limits: standardLimits()})
+				Way: ByDisk, Hold: holdDisk, Says: "disk-drained", Limits: standardLimits()})
 		}
 	}
 	full("galera", Writer)
 	full("rabbitmq", QueueLeader)
+	if c.Runs("keystone") && len(c.Controllers()) > 2 {
+		// A machine whose hardware clock holds local time. With minutes nobody would feel anything: tokens are valid for an hour.
+		out = append(out, Drill{Name: "clock-jump", Title: "start Keystone anew with a clock two hours ahead (faked for it alone: a lab has one clock) on " + string(NotVIPHolder),
+			Target: NotVIPHolder, Way: ByClock, Hold: holdClock, Says: "clock-skew", Service: "keystone",
+			Limits: withLimit(standardLimits(), Limit{Probe: ProbeToken, Outage: 4 * time.Second, QuietAfter: noticeClock})})
+	}
 	if c.Runs("haproxy") {
 		out = append(out, Drill{Name: "management-nic-cut", Title: "pull the management network's cable of " + string(VIPHolder), Target: VIPHolder,
 			Way: ByCable, Hold: holdCable, Limits: standardLimits()})
@@ -296,6 +311,25 @@ func atVIP(d Drill) Drill {
 	return d
 }
 
+// ofWriter is the same drill where the database takes its writes: of other members clients feel little.
+func ofWriter(d Drill) Drill {
+	d.Name += "-of-writer"
+	d.Title = strings.Replace(d.Title, string(d.Target), string(Writer), 1)
+	d.Target = Writer
+	return d
+}
+
+// Named returns the drill of that name. One of a unit may also be called by the unit's name: freeze-mariadb is freeze-galera.
+func Named(all []Drill, name string) (Drill, bool) {
+	for _, d := range all {
+		unit := strings.TrimSuffix(d.Fault.Unit, ".service")
+		if d.Name == name || unit != "" && strings.Replace(d.Name, "-"+d.Service, "-"+unit, 1) == name {
+			return d, true
+		}
+	}
+	return Drill{}, false
+}
+
 // unnoticed: no request fails. frozen: until the health checks take the frozen process out, some wait.
 func unnoticed(probe string) Limit { return Limit{Probe: probe, NoFailures: true} }
 
@@ -318,6 +352,9 @@ type Machines interface {
 	// Fill has something take the room on the machine's disk until none is left; Free takes that away.
 	Fill(ctx context.Context, node string) error
 	Free(ctx context.Context, node string) error
+	// SkewClock starts a unit anew with a clock that is so far ahead of the others', RightClock with the right one.
+	SkewClock(ctx context.Context, node, unit string, ahead time.Duration) error
+	RightClock(ctx context.Context, node, unit string) error
 	// Shell runs a script as root on a machine that is on, and returns what it printed.
 	Shell(ctx context.Context, node, script string) (string, error)
 }

@@ -75,6 +75,12 @@ const (
 	grace = 5 * time.Second
 )
 
+// The unit whose clock is wrong in the drill of that, and by how much.
+const (
+	skewedUnit = "keystone.service"
+	skew       = 2 * time.Hour
+)
+
 // Conditions of a recovery.
 const (
 	codeUnderWay = "recovery-under-way"
@@ -99,6 +105,7 @@ type run struct {
 	other    *history // that the drill gave one of them
 
 	mu      sync.Mutex
+	said    bool            // what status must say, it has said
 	double  time.Duration   // with two holders of the VIP
 	wounded map[string]bool // what fails the run beside its limits
 }
@@ -107,7 +114,7 @@ type run struct {
 // the run was interrupted); a failed verdict is no error.
 func (r *Runner) Run(ctx context.Context, d Drill, seed uint64) (Report, error) {
 	if d.Way != BySignal && r.Machines == nil {
-		return Report{}, fmt.Errorf("%s: nobody can switch a machine off here, pull its cable or fill its disk: in a lab this drill works", d.Name)
+		return Report{}, fmt.Errorf("%s: nobody can switch a machine off here, pull its cable, fill its disk or set its clock: in a lab this drill works", d.Name)
 	}
 	started := time.Now()
 	x := &run{Runner: r, drill: d, rng: rand.New(rand.NewPCG(seed, 0)), wounded: map[string]bool{},
@@ -344,6 +351,8 @@ func (x *run) hurt(ctx context.Context) (err error) {
 			return x.Machines.CableOut(ctx, node)
 		case x.drill.Way == ByDisk:
 			return x.Machines.Fill(ctx, node)
+		case x.drill.Way == ByClock:
+			return x.Machines.SkewClock(ctx, node, skewedUnit, skew)
 		}
 		return x.Injector.Signal(ctx, node, x.drill.Fault.Unit, x.drill.Fault.Signal)
 	})
@@ -507,6 +516,9 @@ func (x *run) undo(ctx context.Context) error {
 	case x.drill.Way == ByDisk:
 		title = "give the room on the disk of " + x.report.Node + " back"
 		f = func() error { return x.Machines.Free(ctx, x.report.Node) }
+	case x.drill.Way == ByClock:
+		title = "give " + skewedUnit + " on " + x.report.Node + " the right clock"
+		f = func() error { return x.Machines.RightClock(ctx, x.report.Node, skewedUnit) }
 	case x.drill.Way == ByCable:
 		title = "put the cable of " + x.report.Node + " in again"
 		f = func() error { return x.Machines.CableIn(ctx, x.report.Node) }
@@ -545,6 +557,7 @@ func (x *run) see(s Snapshot, since time.Duration) {
 		x.double += since
 	}
 	for _, c := range s.Conditions {
+		x.said = x.said || c.Code == x.drill.Says && c.Node == x.report.Node
 		if x.drill.Site == nil && c.Code == "galera-non-primary" && c.Severity == health.Critical && c.Node != x.report.Node {
 			x.wounded[c.Node+" lost the database's majority though it was not hurt"] = true
 		}
@@ -568,6 +581,9 @@ func (x *run) conclude(ctx context.Context, end time.Duration, whole bool) error
 	}
 	slices.Sort(e.wounded)
 	e.wounded = append(e.wounded, x.written()...)
+	if x.drill.Says != "" && !x.said {
+		e.wounded = append(e.wounded, "nothing in status said "+x.drill.Says+" of "+x.report.Node)
+	}
 	if err != nil { // what cannot be verified is not passed
 		e.wounded = append(e.wounded, "acknowledged writes could not be verified: "+failure(err))
 	}

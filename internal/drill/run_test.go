@@ -57,6 +57,7 @@ type site struct {
 	onFault    func()
 	// One member has another history; whether the product asks a person then, and keeps what was not chosen.
 	diverged, refuses, kept bool
+	says                    string // what status says of the node that is hurt
 }
 
 func (s *site) Snapshot(context.Context) (Snapshot, error) {
@@ -67,6 +68,9 @@ func (s *site) Snapshot(context.Context) (Snapshot, error) {
 		if last := s.last(n.Name); s.stuck != "" && last != "" && last != "on" {
 			snap.Conditions = append(snap.Conditions, health.Condition{Code: codeStuck, Service: s.stuck, Text: "last-missing: " + n.Name + " was still serving"})
 		}
+	}
+	if s.says != "" && s.back.IsZero() && s.away != "" {
+		snap.Conditions = append(snap.Conditions, health.Condition{Code: s.says, Severity: health.Warning, Node: s.away})
 	}
 	if s.diverged && s.refuses {
 		snap.Conditions = append(snap.Conditions, health.Condition{Code: codeStuck, Service: "galera", Severity: health.Critical, Text: "split-history: ctl2: " + otherUUID + ":7"})
@@ -149,6 +153,14 @@ func (s *site) Lose(_ context.Context, node, path string) error {
 func (s *site) Fill(_ context.Context, node string) error { return s.hurt("fill", node) }
 func (s *site) Free(ctx context.Context, node string) error {
 	return errors.Join(ctx.Err(), s.heal("free", node))
+}
+
+func (s *site) SkewClock(_ context.Context, node, unit string, _ time.Duration) error {
+	return s.hurt("skew "+unit+" on", node)
+}
+
+func (s *site) RightClock(ctx context.Context, node, unit string) error {
+	return errors.Join(ctx.Err(), s.heal("right "+unit+" on", node))
 }
 
 // otherUUID is what a member that founds a cluster of its own calls it.
@@ -283,8 +295,11 @@ func TestRuns(t *testing.T) {
 		"a history of its own":                    {"galera-diverged", &site{refuses: true, kept: true}, Pass, "", nil},
 		"two histories, and nobody is asked":      {"galera-diverged", &site{kept: true}, Fail, "nobody was asked which of two histories goes on", nil},
 		"two histories, and one is thrown away":   {"galera-diverged", &site{refuses: true}, Fail, "was not kept", nil},
-		"a full disk":                             {"disk-full-galera", &site{failover: 100 * ms}, Pass, "", []string{"fill ctl1", "free ctl1", "close"}},
+		"a full disk":                             {"disk-full-galera", &site{failover: 100 * ms, says: "disk-drained"}, Pass, "", []string{"fill ctl1", "free ctl1", "close"}},
 		"a full disk of the queue's leader":       {"disk-full-rabbitmq", &site{failover: 9 * time.Second}, Fail, "vip-tcp: outage of", []string{"fill ctl3", "free ctl3", "close"}},
+		"a full disk that nobody saw coming":      {"disk-full-galera", &site{failover: 100 * ms}, Fail, "nothing in status said disk-drained of ctl1", nil},
+		"a clock":                                 {"clock-jump", &site{vip: "ctl3", says: "clock-skew"}, Pass, "", nil},
+		"a clock that nobody looks at":            {"clock-jump", &site{vip: "ctl3"}, Fail, "nothing in status said clock-skew", nil},
 		"freeze":                                  {"freeze-haproxy", &site{vip: "ctl3"}, Pass, "", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -471,7 +486,7 @@ func TestCatalogueNames(t *testing.T) {
 		names = append(names, d.Name)
 	}
 	want := []string{"vip-holder-power-off", "db-writer-power-off", "rabbitmq-node-power-off",
-		"disk-full-galera", "disk-full-rabbitmq", "management-nic-cut", "site-power-cut", "site-clean-stop", "two-of-three-lost", "galera-grastate-missing",
+		"disk-full-galera", "disk-full-rabbitmq", "clock-jump", "management-nic-cut", "site-power-cut", "site-clean-stop", "two-of-three-lost", "galera-grastate-missing",
 		"galera-diverged", "galera-one-member-gone", "leader-killed-during-recovery", "rabbitmq-last-node-gone", "kill-keystone", "freeze-keystone", "kill-haproxy", "freeze-haproxy"}
 	if !slices.Equal(names, want) {
 		t.Errorf("%q", names)
