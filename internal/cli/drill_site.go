@@ -158,10 +158,10 @@ func (m labMachines) Shell(ctx context.Context, node, script string) (string, er
 	return m.lab.Shell(ctx, node, script)
 }
 
-func (m labMachines) SkewClock(ctx context.Context, node, unit string, ahead time.Duration) error {
-	return m.lab.SkewClock(ctx, node, unit, ahead)
+func (m labMachines) SkewKeystone(ctx context.Context, node string, ahead time.Duration) error {
+	return m.lab.SkewKeystone(ctx, node, ahead)
 }
 
-func (m labMachines) RightClock(ctx context.Context, node, unit string) error {
-	return m.lab.RightClock(ctx, node, unit)
+func (m labMachines) RightKeystone(ctx context.Context, node string) error {
+	return m.lab.RightKeystone(ctx, node)
 }

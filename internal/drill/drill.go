@@ -66,7 +66,7 @@ const (
 	ByPower  Way = "power"
 	ByCable  Way = "cable"
 	ByDisk   Way = "disk"  // something fills it
-	ByClock  Way = "clock" // of one daemon
+	ByClock  Way = "clock" // Keystone's
 	BySignal Way = "signal"
 )
 
@@ -352,9 +352,9 @@ type Machines interface {
 	// Fill has something take the room on the machine's disk until none is left; Free takes that away.
 	Fill(ctx context.Context, node string) error
 	Free(ctx context.Context, node string) error
-	// SkewClock starts a unit anew with a clock that is so far ahead of the others', RightClock with the right one.
-	SkewClock(ctx context.Context, node, unit string, ahead time.Duration) error
-	RightClock(ctx context.Context, node, unit string) error
+	// SkewKeystone starts a machine's Keystone anew with a clock that is so far ahead of the others', RightKeystone with the right one.
+	SkewKeystone(ctx context.Context, node string, ahead time.Duration) error
+	RightKeystone(ctx context.Context, node string) error
 	// Shell runs a script as root on a machine that is on, and returns what it printed.
 	Shell(ctx context.Context, node, script string) (string, error)
 }

@@ -75,11 +75,8 @@ const (
 	grace = 5 * time.Second
 )
 
-// The unit whose clock is wrong in the drill of that, and by how much.
-const (
-	skewedUnit = "keystone.service"
-	skew       = 2 * time.Hour
-)
+// skew is by how much a wrong clock is ahead.
+const skew = 2 * time.Hour
 
 // Conditions of a recovery.
 const (
@@ -352,7 +349,7 @@ func (x *run) hurt(ctx context.Context) (err error) {
 		case x.drill.Way == ByDisk:
 			return x.Machines.Fill(ctx, node)
 		case x.drill.Way == ByClock:
-			return x.Machines.SkewClock(ctx, node, skewedUnit, skew)
+			return x.Machines.SkewKeystone(ctx, node, skew)
 		}
 		return x.Injector.Signal(ctx, node, x.drill.Fault.Unit, x.drill.Fault.Signal)
 	})
@@ -517,8 +514,8 @@ func (x *run) undo(ctx context.Context) error {
 		title = "give the room on the disk of " + x.report.Node + " back"
 		f = func() error { return x.Machines.Free(ctx, x.report.Node) }
 	case x.drill.Way == ByClock:
-		title = "give " + skewedUnit + " on " + x.report.Node + " the right clock"
-		f = func() error { return x.Machines.RightClock(ctx, x.report.Node, skewedUnit) }
+		title = "give Keystone on " + x.report.Node + " the right clock"
+		f = func() error { return x.Machines.RightKeystone(ctx, x.report.Node) }
 	case x.drill.Way == ByCable:
 		title = "put the cable of " + x.report.Node + " in again"
 		f = func() error { return x.Machines.CableIn(ctx, x.report.Node) }

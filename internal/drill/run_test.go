@@ -155,12 +155,12 @@ func (s *site) Free(ctx context.Context, node string) error {
 	return errors.Join(ctx.Err(), s.heal("free", node))
 }
 
-func (s *site) SkewClock(_ context.Context, node, unit string, _ time.Duration) error {
-	return s.hurt("skew "+unit+" on", node)
+func (s *site) SkewKeystone(_ context.Context, node string, _ time.Duration) error {
+	return s.hurt("skew", node)
 }
 
-func (s *site) RightClock(ctx context.Context, node, unit string) error {
-	return errors.Join(ctx.Err(), s.heal("right "+unit+" on", node))
+func (s *site) RightKeystone(ctx context.Context, node string) error {
+	return errors.Join(ctx.Err(), s.heal("right", node))
 }
 
 // otherUUID is what a member that founds a cluster of its own calls it.

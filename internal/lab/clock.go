@@ -44,44 +44,41 @@ func FetchFakeTime(ctx context.Context) error {
 	return os.Rename(found[0], fakeTime)
 }
 
-// Paths of the fake on a machine. The drop-in is gone with the machine's power.
-const (
-	fakeLibrary = "/opt/nines-lab/libfaketimeMT.so.1"
-	fakeDropIn  = "/run/systemd/system/%s.d/90-nines-lab-clock.conf"
-)
-
-// skewScript gives a unit a clock of its own: %s are the drop-in, the library, by how many seconds it is ahead, and the unit.
-const skewScript = `mkdir -p /opt/nines-lab
-base64 -d >%[2]s <<'LIBRARY'
-%[5]s
+// skewScript gives a machine's Keystone a clock of its own: %[1]s is the library, in base64, %[2]d by how many seconds it is ahead. The
+// drop-in is gone with the machine's power. uWSGI writes names of its processes over an environment that libfaketime
+// has moved, and dies of it: here they go without.
+const skewScript = `mkdir -p /opt/nines-lab /run/systemd/system/keystone.service.d
+base64 -d >/opt/nines-lab/libfaketime.so <<'LIBRARY'
+%[1]s
 LIBRARY
-mkdir -p "$(dirname %[1]s)"
-cat >%[1]s <<'DROPIN'
+sed /^procname/d /etc/keystone/nines-uwsgi.ini >/opt/nines-lab/keystone.ini
+cat >/run/systemd/system/keystone.service.d/90-nines-lab-clock.conf <<'DROPIN'
 [Service]
-Environment=LD_PRELOAD=%[2]s FAKETIME=+%[3]ds FAKETIME_DONT_FAKE_MONOTONIC=1 DONT_FAKE_MONOTONIC=1
+ExecStart=
+ExecStart=/usr/bin/uwsgi_python3 --ini /opt/nines-lab/keystone.ini
+Environment=LD_PRELOAD=/opt/nines-lab/libfaketime.so FAKETIME=+%[2]ds FAKETIME_DONT_FAKE_MONOTONIC=1 DONT_FAKE_MONOTONIC=1
 DROPIN
 systemctl daemon-reload
-systemctl restart %[4]s
+systemctl restart keystone
 `
 
-const rightScript = `rm -f %[1]s %[2]s
+const rightScript = `rm -rf /run/systemd/system/keystone.service.d/90-nines-lab-clock.conf /opt/nines-lab
 systemctl daemon-reload
-systemctl restart %[3]s
+systemctl restart keystone
 `
 
-// SkewClock starts a unit of a machine anew with a clock that is ahead of the lab's. FetchFakeTime comes first.
-func (l *Lab) SkewClock(ctx context.Context, node, unit string, ahead time.Duration) error {
+// SkewKeystone starts a machine's Keystone anew with a clock that is ahead of the lab's. FetchFakeTime comes first.
+func (l *Lab) SkewKeystone(ctx context.Context, node string, ahead time.Duration) error {
 	library, err := os.ReadFile(fakeTime)
 	if err != nil {
-		return fmt.Errorf("the clock of %s on %s: %w", unit, node, err)
+		return fmt.Errorf("the clock of Keystone on %s: %w", node, err)
 	}
-	script := fmt.Sprintf(skewScript, fmt.Sprintf(fakeDropIn, unit), fakeLibrary, int(ahead.Seconds()), unit, base64.StdEncoding.EncodeToString(library))
-	_, err = l.Shell(ctx, node, script)
+	_, err = l.Shell(ctx, node, fmt.Sprintf(skewScript, base64.StdEncoding.EncodeToString(library), int(ahead.Seconds())))
 	return err
 }
 
-// RightClock starts the unit anew with the lab's clock.
-func (l *Lab) RightClock(ctx context.Context, node, unit string) error {
-	_, err := l.Shell(ctx, node, fmt.Sprintf(rightScript, fmt.Sprintf(fakeDropIn, unit), fakeLibrary, unit))
+// RightKeystone starts it anew with the lab's clock.
+func (l *Lab) RightKeystone(ctx context.Context, node string) error {
+	_, err := l.Shell(ctx, node, rightScript)
 	return err
 }
