@@ -12,7 +12,7 @@ import (
 )
 
 // fakeTime is where libfaketime is kept on the host; the machines share its clock, so another one can only be faked for one program.
-const fakeTime = "/var/cache/nines-lab/libfaketimeMT.so.1"
+const fakeTime = cacheRoot + "/libfaketimeMT.so.1"
 
 // FetchFakeTime has apt bring libfaketime onto the host, once. The machines' own source does not have it. It needs the host's network.
 func FetchFakeTime(ctx context.Context) error {
@@ -56,7 +56,7 @@ cat >/run/systemd/system/keystone.service.d/90-nines-lab-clock.conf <<'DROPIN'
 [Service]
 ExecStart=
 ExecStart=/usr/bin/uwsgi_python3 --ini /opt/nines-lab/keystone.ini
-Environment=LD_PRELOAD=/opt/nines-lab/libfaketime.so FAKETIME=+%[2]ds FAKETIME_DONT_FAKE_MONOTONIC=1 DONT_FAKE_MONOTONIC=1
+Environment=LD_PRELOAD=/opt/nines-lab/libfaketime.so FAKETIME=+%[2]ds
 DROPIN
 systemctl daemon-reload
 systemctl restart keystone
