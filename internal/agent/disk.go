@@ -61,7 +61,7 @@ type disks struct {
 	levels []disk.Level
 }
 
-// measure takes one measurement of each directory. Those that are equally full are one file system, told once.
+// measure takes one measurement of each file system.
 func (d *disks) measure(now time.Time, dirs []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -69,17 +69,17 @@ func (d *disks) measure(now time.Time, dirs []string) {
 		d.meters = map[string]*disk.Meter{}
 	}
 	d.levels = nil
-	seen := map[[2]int64]bool{}
+	seen := map[uint64]bool{}
 	for _, dir := range dirs {
-		free, total, err := d.host.Room(dir)
-		if err != nil || seen[[2]int64{free, total}] {
-			continue // not there yet
+		room, err := d.host.Room(dir)
+		if err != nil || seen[room.Device] {
+			continue // not there yet, or measured
 		}
-		seen[[2]int64{free, total}] = true
+		seen[room.Device] = true
 		if d.meters[dir] == nil {
 			d.meters[dir] = &disk.Meter{}
 		}
-		d.levels = append(d.levels, d.meters[dir].Note(now, dir, free, total))
+		d.levels = append(d.levels, d.meters[dir].Note(now, dir, room.Free, room.Total))
 	}
 }
 

@@ -179,10 +179,15 @@ func syncDir(dir string) error {
 }
 
 // Room implements Host.
-func (l *Linux) Room(path string) (free, total int64, err error) {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(path, &st); err != nil {
-		return 0, 0, fmt.Errorf("room in %s: %w", path, err)
+func (l *Linux) Room(path string) (Room, error) {
+	var fs syscall.Statfs_t
+	var st syscall.Stat_t
+	err := syscall.Statfs(path, &fs)
+	if err == nil {
+		err = syscall.Stat(path, &st)
 	}
-	return int64(st.Bavail) * int64(st.Bsize), int64(st.Blocks) * int64(st.Bsize), nil
+	if err != nil {
+		return Room{}, fmt.Errorf("room in %s: %w", path, err)
+	}
+	return Room{Free: int64(fs.Bavail) * fs.Bsize, Total: int64(fs.Blocks) * fs.Bsize, Device: st.Dev}, nil
 }

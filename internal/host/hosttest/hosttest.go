@@ -62,6 +62,7 @@ type Host struct {
 	calls     []string
 	commands  []host.Cmd
 	starts    int
+	looks     int64 // at the room
 
 	changes int
 	crash   struct {
@@ -220,8 +221,13 @@ func (h *Host) RemoveFile(path string) error {
 	return h.change(context.Background(), Remove, path, func() error { delete(h.files, path); return nil })
 }
 
-// Room implements host.Host: there is always room.
-func (h *Host) Room(string) (free, total int64, err error) { return 1 << 40, 1 << 41, nil }
+// Room implements host.Host: there is always room, less at each look.
+func (h *Host) Room(string) (host.Room, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.looks++
+	return host.Room{Free: 1<<40 - 4096*h.looks, Total: 1 << 41, Device: 1}, nil
+}
 
 // Packages implements host.Host.
 func (h *Host) Packages(ctx context.Context) (map[string]string, error) {
