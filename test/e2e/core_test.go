@@ -13,7 +13,7 @@ var drills = []string{"vip-holder-power-off", "db-writer-power-off", "rabbitmq-n
 	"management-nic-cut", "disk-full-galera", "disk-full-rabbitmq", "clock-jump"}
 
 // siteDrills take more than one machine down. What they promise is that nothing is lost and that nobody lends a hand.
-var siteDrills = []string{"site-power-cut", "galera-diverged", "galera-one-member-gone", "leader-killed-during-recovery", "rabbitmq-last-node-gone"}
+var siteDrills = []string{"site-power-cut", "galera-one-member-gone", "leader-killed-during-recovery", "rabbitmq-last-node-gone"}
 
 // run is what the tests read of a drill's report.
 type run struct {
