@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -53,7 +54,7 @@ func drainAgent(f *full) (*Agent, *model.Cluster) {
 		c.Nodes = append(c.Nodes, model.Node{Name: n, Roles: []model.Role{model.RoleController}})
 	}
 	a := &Agent{Options: Options{Services: []service.Service{f}}, disks: &disks{host: hosttest.New()}}
-	a.watch = newWatchers(a.Services, nil, nil)
+	a.watch = newWatchers(a.Services, nil, slog.New(slog.DiscardHandler))
 	a.watch.keep(f.name, time.Hour, service.Observation{Serving: true}, true)
 	return a, c
 }
@@ -78,6 +79,13 @@ func TestDrainSaysItLeavesFirst(t *testing.T) {
 			}
 			if serving() != (fails != nil) {
 				t.Errorf("serving %t, and draining it said %v", serving(), fails)
+			}
+			if fails == nil { // an apply, or the machine's boot, starts it again: it must be seen to go on, and is drained anew
+				a.watch.keep("db", time.Hour, service.Observation{}, true)
+				a.watch.keep("db", time.Hour, service.Observation{Serving: true}, true)
+				if !serving() {
+					t.Error("a member that was started again is not seen to serve")
+				}
 			}
 			f.fails = nil
 			if err := a.restore(t.Context(), service.Env{Cluster: c}); err != nil || !serving() || f.calls[len(f.calls)-1] != "restore" {

@@ -173,6 +173,9 @@ func (w *watchers) keep(name string, interval time.Duration, obs service.Observa
 		w.log.Info("service changed", "service", name, "serving", now.Serving, "reason", now.Reason)
 	}
 	w.seen[name] = now
+	if !now.Serving { // it has left; whoever starts it again must find it serving
+		delete(w.leaves, name)
+	}
 	if before.Serving != now.Serving {
 		select {
 		case w.changed <- struct{}{}:
@@ -211,7 +214,8 @@ func (w *watchers) get(ctx context.Context, name string) (service.Observation, b
 	return w.told(name), true
 }
 
-// leave has a service say that it does not serve, until it is called with no reason: nothing new should come to what is about to be stopped.
+// leave has a service say that it does not serve, until that is so, or it is called with no reason: nothing new should come to what is about to
+// be stopped.
 func (w *watchers) leave(name, why string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
