@@ -55,6 +55,7 @@ type Agent struct {
 	frozen   *frozen
 	shapes   *shapes
 	secrets  *secrets
+	disks    *disks
 	binary   func() string
 	exit     context.CancelCauseFunc // ends Run, for a new executable
 
@@ -74,6 +75,7 @@ func New(o Options) *Agent {
 	a.cache = &cache{dir: model.PathState}
 	a.peers = api.NewClient(o.Client, nil)
 	a.secrets = &secrets{key: o.Key, cache: a.cache}
+	a.disks = &disks{host: o.Host}
 	a.watch = newWatchers(o.Services, a.env, o.Log)
 	a.frozen = newFrozen(o.Services, o.Host, a.watch, o.Log)
 	a.shapes = &shapes{services: o.Services}
@@ -101,6 +103,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 
 	var wg sync.WaitGroup
 	wg.Go(func() { a.guardVIP(ctx) })
+	wg.Go(func() { a.measureDisks(ctx) })
 	wg.Go(func() { a.endStale(ctx) })
 	wg.Go(func() { a.frozen.run(ctx, a.env) })
 	wg.Go(func() {

@@ -46,6 +46,7 @@ func (a *Agent) handler() http.Handler {
 	handle("POST "+api.PathStep, nodes, a.postStep)
 	handle("POST "+api.PathCertificate, nodes, a.postCertificate)
 	handle("POST "+api.PathRestart, nodes, a.postRestart)
+	handle("POST "+api.PathDrain, nodes, a.postDrain)
 	handle("GET "+api.PathRecovery, operators, a.getRecovery)
 	handle("POST "+api.PathRecovery, operators, a.postRecovery)
 	handle("POST "+api.PathPlan, operators, a.postPlan)

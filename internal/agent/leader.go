@@ -49,6 +49,7 @@ func (a *Agent) lead(ctx context.Context, s store.Store, lease store.Lease) {
 	var healing sync.WaitGroup
 	healing.Go(func() { a.heal(ctx, s, l, lease.Fence()) })
 	healing.Go(func() { a.renew(ctx, s, l, lease.Fence()) })
+	healing.Go(func() { a.careForDisks(ctx, s, l, lease.Fence()) })
 	a.rotate(ctx, s, l)
 	<-ctx.Done()
 	a.leader.Store(nil)

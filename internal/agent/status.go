@@ -64,7 +64,7 @@ func (a *Agent) getNode(w http.ResponseWriter, r *http.Request) error {
 
 // report is this node as it is now, with what drifted since the last apply if that is asked for.
 func (a *Agent) report(ctx context.Context, look api.Look) api.NodeReport {
-	rep := api.NodeReport{Version: a.version(ctx), Services: a.watch.all()}
+	rep := api.NodeReport{Version: a.version(ctx), Services: a.watch.all(), Disks: a.disks.all()}
 	if m := a.member.Load(); m != nil {
 		rep.Quorum, _ = m.HasQuorum()
 	}
@@ -125,6 +125,7 @@ func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) error {
 	// Side by side: a machine without power takes the whole time of whoever asks it.
 	var frozen []health.Condition
 	recoveries := map[string]heal.Record{}
+	var out drained
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		var err error
@@ -135,8 +136,14 @@ func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) error {
 	wg.Go(func() { st.Nodes = a.askAll(ctx, c, api.LookOf(r)) })
 	wg.Go(func() { recoveries = a.recoveries(ctx, c, s) })
 	wg.Go(func() { frozen = a.supervised(ctx, s) })
+	wg.Go(func() {
+		var err error
+		if out, _, err = loadDrained(ctx, s); err != nil {
+			a.Log.Debug("node that is out for its disk", "err", err)
+		}
+	})
 	wg.Wait()
-	st.Conditions = slices.Concat(a.judge(c, &st), recovering(recoveries), frozen)
+	st.Conditions = slices.Concat(a.meant(c, a.judge(c, &st), out.Node), a.diskConditions(c, st.Nodes, out.Node), recovering(recoveries), frozen)
 	health.Sort(st.Conditions)
 	st.Healthy = health.Healthy(st.Conditions)
 	a.foldWaits(c, &st, recoveries)

@@ -33,6 +33,7 @@ type watchers struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	seen   map[string]observed
+	leaves map[string]string        // services that are about to be stopped here, and why
 	first  map[string]chan struct{} // closed at the first observation
 
 	changed chan struct{} // holds a value when a service has begun or ceased to serve since it was last read
@@ -47,7 +48,7 @@ type observed struct {
 }
 
 func newWatchers(services []service.Service, env func(*model.Cluster) (service.Env, error), log *slog.Logger) *watchers {
-	w := &watchers{services: services, env: env, log: log, seen: map[string]observed{}, first: map[string]chan struct{}{},
+	w := &watchers{services: services, env: env, log: log, seen: map[string]observed{}, leaves: map[string]string{}, first: map[string]chan struct{}{},
 		changed: make(chan struct{}, 1)}
 	for _, s := range services {
 		for name := range observers(s) {
@@ -176,6 +177,9 @@ func (w *watchers) keep(name string, interval time.Duration, obs service.Observa
 		w.log.Info("service changed", "service", name, "serving", now.Serving, "reason", now.Reason)
 	}
 	w.seen[name] = now
+	if !now.Serving { // it has left; whoever starts it again must find it serving
+		delete(w.leaves, name)
+	}
 	if before.Serving != now.Serving {
 		select {
 		case w.changed <- struct{}{}:
@@ -193,7 +197,7 @@ func (w *watchers) all() map[string]service.Observation {
 	defer w.mu.Unlock()
 	out := make(map[string]service.Observation, len(w.seen))
 	for name := range maps.Keys(w.seen) {
-		out[name] = w.seen[name].believed(time.Now())
+		out[name] = w.told(name)
 	}
 	return out
 }
@@ -224,7 +228,26 @@ func (w *watchers) get(ctx context.Context, name string) (service.Observation, b
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.seen[name].believed(time.Now()), true
+	return w.told(name), true
+}
+
+// leave has a service say that it does not serve, until that is so, or it is called with no reason: nothing new should come to what is about to
+// be stopped.
+func (w *watchers) leave(name, why string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if delete(w.leaves, name); why != "" {
+		w.leaves[name] = why
+	}
+}
+
+// told is what is said of a service now; w.mu is held.
+func (w *watchers) told(name string) service.Observation {
+	o := w.seen[name].believed(time.Now())
+	if why := w.leaves[name]; why != "" {
+		o.Serving, o.Reason = false, why
+	}
+	return o
 }
 
 func (o observed) believed(now time.Time) service.Observation {

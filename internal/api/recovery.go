@@ -51,6 +51,11 @@ func (c *Client) Step(ctx context.Context, n model.Node, req heal.StepRequest) e
 	return c.call(ctx, http.MethodPost, NodeAddr(n), PathStep, req, nil)
 }
 
+// Drain has a node's agent stop its members, or start them again.
+func (c *Client) Drain(ctx context.Context, n model.Node, req DrainRequest) error {
+	return c.call(ctx, http.MethodPost, NodeAddr(n), PathDrain, req, nil)
+}
+
 // Recovery asks the leader.
 func (c *Client) Recovery(ctx context.Context, svc string) (r Recovery, err error) {
 	return r, c.leader(ctx, http.MethodGet, PathRecovery+"?service="+url.QueryEscape(svc), nil, &r)

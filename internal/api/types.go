@@ -11,11 +11,13 @@ import (
 	"time"
 
 	"nines/internal/converge"
+	"nines/internal/disk"
 	"nines/internal/etcd"
 	"nines/internal/health"
 	"nines/internal/model"
 	"nines/internal/plan"
 	"nines/internal/service"
+	"nines/internal/store"
 	"nines/internal/supervise"
 )
 
@@ -33,7 +35,15 @@ const (
 	PathCredentials = "/v1/credentials" // GET ?name=: one secret
 	PathSignal      = "/v1/signal"      // POST: a fault
 	PathBinary      = "/v1/binary"      // PUT: a new agent
+	PathDrain       = "/v1/drain"       // POST, nodes: stop this node's members, or start them
 )
+
+// DrainRequest has an agent stop its node's members of quorums, or start them again.
+type DrainRequest struct {
+	Spec    *model.Cluster `json:"spec"`
+	Fence   store.Fence    `json:"fence"`
+	Restore bool           `json:"restore,omitempty"`
+}
 
 // Version says who answers.
 type Version struct {
@@ -87,6 +97,7 @@ type NodeReport struct {
 	// Ailing are units that do nothing any more, Silent is how many observations have no answer.
 	Ailing []supervise.Ailing `json:"ailing,omitempty"`
 	Silent int                `json:"silent,omitempty"`
+	Disks  []disk.Level       `json:"disks,omitempty"`
 }
 
 // Drift is one resource that is not as it was last applied.

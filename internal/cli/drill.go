@@ -160,11 +160,11 @@ func chosenDrills(s drillSite, names []string) ([]drill.Drill, error) {
 	}
 	var out []drill.Drill
 	for _, name := range names {
-		i := slices.IndexFunc(all, func(d drill.Drill) bool { return d.Name == name })
-		if i < 0 {
+		d, ok := drill.Named(all, name)
+		if !ok {
 			return nil, &hinted{fmt.Sprintf("there is no drill %q", name), "'nines drill list' shows them"}
 		}
-		out = append(out, all[i])
+		out = append(out, d)
 	}
 	return out, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"nines/internal/app"
 	"nines/internal/config"
@@ -48,12 +49,29 @@ func (s *clusterDrills) Open(ctx context.Context, drills []drill.Drill) (err err
 			return err
 		}
 	}
+	if slices.ContainsFunc(drills, func(d drill.Drill) bool { return d.Way == drill.ByClock }) {
+		if err := s.fetchFakeTime(ctx); err != nil {
+			return err
+		}
+	}
 	if s.session, err = s.g.open(); err != nil || !instances {
 		return err
 	}
 	s.smoke.session = s.session
 	s.smoke.cloud, err = logIn(ctx, s.session)
 	return err
+}
+
+// fetchFakeTime brings what a lab fakes a clock with, from here: the lab's network has no way out.
+func (s *clusterDrills) fetchFakeTime(ctx context.Context) error {
+	file, err := s.g.clusterFile()
+	if err != nil {
+		return err
+	}
+	if _, ok := labOf(file); !ok {
+		return nil // there its run says that nobody can do it
+	}
+	return lab.FetchFakeTime(ctx)
 }
 
 // Close implements drillSite.
@@ -70,10 +88,10 @@ func (s *clusterDrills) Run(ctx context.Context, d drill.Drill, seed uint64, emi
 	if err != nil {
 		return drill.Report{}, fmt.Errorf("the cluster's certificate authority: %w", err)
 	}
-	agents := drill.Agents{Client: client, Cluster: session.Cluster}
+	agents := drill.Agents{Client: client, Cluster: session.Cluster, Who: "the drill " + d.Name + " of " + whoami()}
 	folder := drill.Folder{Dir: session.Path("drills")}
 	r := drill.Runner{
-		Cluster: session.Cluster, Injector: agents, Observer: agents, Emit: emit,
+		Cluster: session.Cluster, Injector: agents, Observer: agents, Person: agents, Emit: emit,
 		Workload: func(run string, d drill.Drill) drill.Workload {
 			w := &drill.Network{Cluster: session.Cluster, CA: ca, Credentials: agents, Run: run,
 				APIs: drill.APIs(session.Cluster, app.Services()), Hurt: d.Service}
@@ -136,3 +154,26 @@ func (m labMachines) CableOut(ctx context.Context, node string) error {
 	return m.lab.CableOut(ctx, node)
 }
 func (m labMachines) CableIn(ctx context.Context, node string) error { return m.lab.CableIn(ctx, node) }
+
+// The disk of a machine is filled from fillLeft at fillRate: much faster than a log that runs away, slowly enough that somebody who looks once
+// a second sees it coming.
+const (
+	fillLeft = 6 << 30
+	fillRate = 200 << 20 // bytes a second
+)
+
+func (m labMachines) Fill(ctx context.Context, node string) error {
+	return m.lab.FillDisk(ctx, node, fillLeft, fillRate)
+}
+func (m labMachines) Free(_ context.Context, node string) error { return m.lab.FreeDisk(node) }
+func (m labMachines) Shell(ctx context.Context, node, script string) (string, error) {
+	return m.lab.Shell(ctx, node, script)
+}
+
+func (m labMachines) SkewKeystone(ctx context.Context, node string, ahead time.Duration) error {
+	return m.lab.SkewKeystone(ctx, node, ahead)
+}
+
+func (m labMachines) RightKeystone(ctx context.Context, node string) error {
+	return m.lab.RightKeystone(ctx, node)
+}

@@ -6,12 +6,15 @@ import (
 
 	"nines/internal/api"
 	"nines/internal/model"
+	"nines/internal/service"
 )
 
-// Agents is the cluster's agents as a drill uses them: Observer, Injector and Credentials.
+// Agents is the cluster's agents as a drill uses them: Observer, Injector, Person and Credentials.
 type Agents struct {
 	Client  *api.Client
 	Cluster *model.Cluster
+	// Who is the person that a choice is recorded with.
+	Who string
 }
 
 // Snapshot implements Observer.
@@ -40,4 +43,16 @@ func (a Agents) Signal(ctx context.Context, node, unit string, signal int) error
 // Secret implements Credentials.
 func (a Agents) Secret(ctx context.Context, name string) (string, error) {
 	return a.Client.Credential(ctx, name)
+}
+
+// Asked implements Person.
+func (a Agents) Asked(ctx context.Context, svc string) ([]service.Choice, error) {
+	r, err := a.Client.Recovery(ctx, svc)
+	return r.Now.Choices, err
+}
+
+// Choose implements Person.
+func (a Agents) Choose(ctx context.Context, svc, node string) error {
+	_, err := a.Client.Recover(ctx, api.RecoveryRequest{Service: svc, Choose: node, Who: a.Who})
+	return err
 }

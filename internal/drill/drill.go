@@ -50,6 +50,8 @@ type Drill struct {
 	Site *Site `json:"-"`
 	// Hold is how long the fault lasts at least; a kill ends by itself.
 	Hold time.Duration `json:"-"`
+	// Says is the code of a condition of the hurt node that status must show while the fault lasts.
+	Says string `json:"-"`
 }
 
 // NeedsInstance: the cluster's users have an instance while it runs, made for it.
@@ -63,27 +65,32 @@ type Way string
 const (
 	ByPower  Way = "power"
 	ByCable  Way = "cable"
+	ByDisk   Way = "disk"  // something fills it
+	ByClock  Way = "clock" // Keystone's
 	BySignal Way = "signal"
 )
 
 // Site is a fault of more than one machine. Clients are promised nothing but that
 // every acknowledged write survives, and that nobody has to lend a hand.
 type Site struct {
-	// Last: the machines are shut down one after the other, and the last one stays away. This service must wait for it and
-	// say so, until that one is switched on too.
-	Last string
 	// Clean: the machines are shut down instead of losing their power.
 	Clean bool
-	// Spread is the time within which all go down, in random order.
+	// Spread is the time within which all go down, in random order. InTurn: one after the other, Spread apart.
 	Spread time.Duration
+	InTurn bool
 	// Lost is a file that the first machine loses before it goes, well before the others.
 	Lost string
-	// NoWrites: as long as a machine is away the database must not acknowledge anything.
-	NoWrites bool
-	// Late is how much later than the others the first machine is switched on again.
-	Late time.Duration
+	// Silent are probes that must get nothing acknowledged as long as a machine is away.
+	Silent []string
+	// Waits is a service that must wait for one machine, and say so: the first to go, or the last if they went in turn, stays
+	// away for Late longer than the others.
+	Waits string
+	Late  time.Duration
 	// Leader: in the middle of the recovery, the node whose agent leads it loses its power for a moment.
 	Leader bool
+	// Diverged: before the others are switched on, one that was not the writer founds a cluster of its own and takes writes. Nobody may go first
+	// until a person has chosen; the drill chooses what most members have.
+	Diverged bool
 }
 
 // Limit is the most that clients of one probe may feel. A run that exceeds it fails.
@@ -157,6 +164,10 @@ const (
 	holdFreeze = 10 * time.Second // the same, for a process that says nothing
 	holdKill   = 3 * time.Second
 	holdCable  = 20 * time.Second // the node must have noticed by itself that it is alone
+	holdDisk   = 20 * time.Second // with nothing left
+	holdClock  = 30 * time.Second
+	// noticeClock is when a wrong clock has been noticed: clocks are compared every ten seconds, and twice.
+	noticeClock = 20 * time.Second
 )
 
 // Catalogue lists the drills of a cluster: the power cuts, and a drill for each fault of its services.
@@ -178,6 +189,9 @@ func Catalogue(c *model.Cluster, services []service.Service) []Drill {
 			d := faultDrill(victim(s.Name(), fault, faults), fault)
 			d.Service = s.Name()
 			out = append(out, limitAPIs(d, s.Name(), apis))
+			if s.Name() == "galera" {
+				out = append(out, limitAPIs(ofWriter(d), s.Name(), apis))
+			}
 			if fault.AtVIP {
 				out = append(out, limitAPIs(atVIP(d), s.Name(), apis))
 			}
@@ -208,6 +222,20 @@ func powerDrills(c *model.Cluster) []Drill {
 	if c.Runs("nova") {
 		add("neutron", "gateway-power-off", Gateway, limitInstance)
 	}
+	full := func(needs string, target Target) {
+		if c.Runs(needs) {
+			out = append(out, Drill{Name: "disk-full-" + needs, Title: "fill the disk of " + string(target), Target: target,
+				Way: ByDisk, Hold: holdDisk, Says: "disk-drained", Limits: standardLimits()})
+		}
+	}
+	full("galera", Writer)
+	full("rabbitmq", QueueLeader)
+	if c.Runs("keystone") && len(c.Controllers()) > 2 {
+		// A machine whose hardware clock holds local time. With minutes nobody would feel anything: tokens are valid for an hour.
+		out = append(out, Drill{Name: "clock-jump", Title: "start Keystone anew with a clock two hours ahead (faked for it alone: a lab has one clock) on " + string(NotVIPHolder),
+			Target: NotVIPHolder, Way: ByClock, Hold: holdClock, Says: "clock-skew", Service: "keystone",
+			Limits: withLimit(standardLimits(), Limit{Probe: ProbeToken, Outage: 4 * time.Second, QuietAfter: noticeClock})})
+	}
 	if c.Runs("haproxy") {
 		out = append(out, Drill{Name: "management-nic-cut", Title: "pull the management network's cable of " + string(VIPHolder), Target: VIPHolder,
 			Way: ByCable, Hold: holdCable, Limits: standardLimits()})
@@ -222,10 +250,11 @@ func siteDrills(c *model.Cluster) []Drill {
 	}
 	const spread = 3 * time.Second
 	const late = 45 * time.Second // longer than the others take to know that they must not go on alone
+	writes := []string{ProbeWrite, ProbeConnect}
 	all := func(name, title string, hold time.Duration, s Site) Drill {
 		return Drill{Name: name, Title: title, Target: Controllers, Way: ByPower, Site: &s, Hold: hold}
 	}
-	two := all("two-of-three-lost", "cut the power of most of the controllers", 20*time.Second, Site{Spread: spread / 6, NoWrites: true})
+	two := all("two-of-three-lost", "cut the power of most of the controllers", 20*time.Second, Site{Spread: spread / 6, Silent: writes})
 	two.Target = Majority
 	return []Drill{
 		all("site-power-cut", "cut the power of all controllers", 5*time.Second, Site{Spread: spread}),
@@ -233,8 +262,10 @@ func siteDrills(c *model.Cluster) []Drill {
 		two,
 		all("galera-grastate-missing", "cut the power of all controllers, the first of which loses grastate.dat", 5*time.Second,
 			Site{Spread: spread, Lost: "/var/lib/mysql/grastate.dat"}),
+		all("galera-diverged", "cut the power of all controllers; before it is back, one of them founds a database of its own", 5*time.Second,
+			Site{Spread: spread / 6, Silent: writes, Diverged: true}),
 		all("galera-one-member-gone", "cut the power of all controllers, and keep it from one of them for longer", 5*time.Second,
-			Site{Spread: spread, NoWrites: true, Late: late}),
+			Site{Spread: spread, Silent: writes, Waits: "galera", Late: late}),
 		// After a clean stop the database never comes back by itself: there is a recovery to be led.
 		all("leader-killed-during-recovery", "shut all controllers down, and cut the power of the one that leads the recovery", 5*time.Second,
 			Site{Spread: spread, Clean: true, Leader: true}),
@@ -280,6 +311,25 @@ func atVIP(d Drill) Drill {
 	return d
 }
 
+// ofWriter is the same drill where the database takes its writes: of other members clients feel little.
+func ofWriter(d Drill) Drill {
+	d.Name += "-of-writer"
+	d.Title = strings.Replace(d.Title, string(d.Target), string(Writer), 1)
+	d.Target = Writer
+	return d
+}
+
+// Named returns the drill of that name. One of a unit may also be called by the unit's name: freeze-mariadb is freeze-galera.
+func Named(all []Drill, name string) (Drill, bool) {
+	for _, d := range all {
+		unit := strings.TrimSuffix(d.Fault.Unit, ".service")
+		if d.Name == name || unit != "" && strings.Replace(d.Name, "-"+d.Service, "-"+unit, 1) == name {
+			return d, true
+		}
+	}
+	return Drill{}, false
+}
+
 // unnoticed: no request fails. frozen: until the health checks take the frozen process out, some wait.
 func unnoticed(probe string) Limit { return Limit{Probe: probe, NoFailures: true} }
 
@@ -299,6 +349,21 @@ type Machines interface {
 	// CableOut pulls the machine's cable out of the management network, CableIn puts it in again.
 	CableOut(ctx context.Context, node string) error
 	CableIn(ctx context.Context, node string) error
+	// Fill has something take the room on the machine's disk until none is left; Free takes that away.
+	Fill(ctx context.Context, node string) error
+	Free(ctx context.Context, node string) error
+	// SkewKeystone starts a machine's Keystone anew with a clock that is so far ahead of the others', RightKeystone with the right one.
+	SkewKeystone(ctx context.Context, node string, ahead time.Duration) error
+	RightKeystone(ctx context.Context, node string) error
+	// Shell runs a script as root on a machine that is on, and returns what it printed.
+	Shell(ctx context.Context, node, script string) (string, error)
+}
+
+// Person is somebody who answers what only a person can.
+type Person interface {
+	// Asked returns between what a recovery of the service has a person choose; none: it does not ask.
+	Asked(ctx context.Context, svc string) ([]service.Choice, error)
+	Choose(ctx context.Context, svc, node string) error
 }
 
 // Injector sends a signal to all processes of a unit on a node.

@@ -8,13 +8,13 @@ import (
 	"time"
 
 	"nines/internal/model"
-	"nines/internal/progress"
 )
 
-// How long the members that are back may take to say for whom they wait, and for how long they are then seen to wait: longer than
-// RabbitMQ's own patience with a peer would be no more telling, because it begins anew each time.
 const (
+	// sayLimit is how long the members that are back may take to say for whom they wait.
 	sayLimit = 4 * time.Minute
+	// seenWait is for how long they are then seen to wait at least: longer than RabbitMQ's own patience with a peer would be no more telling,
+	// because it begins anew each time.
 	seenWait = 20 * time.Second
 	// lookLimit bounds a look: agents wait for a machine without power before they answer for all.
 	lookLimit = 10 * time.Second
@@ -26,7 +26,7 @@ func lastDrills(c *model.Cluster) []Drill {
 		return nil
 	}
 	return []Drill{{Name: "rabbitmq-last-node-gone", Title: "shut all controllers down one after the other; the last stays away", Target: Controllers,
-		Way: ByPower, Site: &Site{Spread: 3 * time.Second, Clean: true, Last: "rabbitmq"}}}
+		Way: ByPower, Site: &Site{Spread: 3 * time.Second, Clean: true, InTurn: true, Waits: "rabbitmq", Silent: []string{ProbeBroker}}}}
 }
 
 // stopInTurn shuts the machines of a site down one after the other.
@@ -43,43 +43,50 @@ func (x *run) stopInTurn(ctx context.Context) error {
 	return nil
 }
 
-// lastAway switches all machines on but the one that stopped last: the service must wait for it, and say so. Nothing may be
-// confirmed meanwhile: what the last one took would be missing.
-func (x *run) lastAway(ctx context.Context) error {
-	last, svc := x.victims[len(x.victims)-1], x.drill.Site.Last
-	for _, node := range x.victims[:len(x.victims)-1] {
-		if err := x.Machines.On(ctx, node); err != nil {
-			return err
-		}
+// oneAway switches all machines on but one: the service must wait for it, and say so.
+func (x *run) oneAway(ctx context.Context) error {
+	svc, away, others := x.drill.Site.Waits, x.victims[0], x.victims[1:]
+	if n := len(x.victims) - 1; x.drill.Site.InTurn {
+		away, others = x.victims[n], x.victims[:n]
 	}
-	from := time.Since(x.load.start)
-	err := progress.Step(x.Emit, x.name+"/last", fmt.Sprintf("%s must wait for %s, and say so", svc, last), func() error {
-		for asked := time.Now(); !x.awaits(ctx, svc, last); {
-			if time.Since(asked) > sayLimit {
-				x.wound("nothing in status said that " + svc + " waits for " + last)
+	err := x.step("others", "power on "+strings.Join(others, ", "), func() error { return x.switchOn(ctx, others) })
+	if err != nil {
+		return err
+	}
+	return x.step("away", fmt.Sprintf("%s must wait for %s, and say so", svc, away), func() error {
+		on := time.Now()
+		for !x.awaits(ctx, svc, away) {
+			if time.Since(on) > sayLimit {
+				x.wound("nothing in status said that " + svc + " waits for " + away)
 				return nil
 			}
 			if !pause(ctx, lookEvery) {
 				return context.Cause(ctx)
 			}
 		}
-		x.note(fmt.Sprintf("%s said that it waits for %s %.1f s after the others were on", svc, last, (time.Since(x.load.start) - from).Seconds()))
-		if !pause(ctx, seenWait) {
+		said := time.Since(on)
+		x.note(fmt.Sprintf("%s said that it waits for %s %.1f s after the others were on", svc, away, said.Seconds()))
+		if !pause(ctx, max(seenWait, x.drill.Site.Late-said)) {
 			return context.Cause(ctx)
 		}
-		if !x.awaits(ctx, svc, last) {
-			x.wound(svc + " does not wait for " + last + " any more")
+		if !x.awaits(ctx, svc, away) {
+			x.wound(svc + " does not wait for " + away + " any more")
 		}
 		return nil
 	})
-	if n := x.load.successes(ProbeBroker, x.down+grace, time.Since(x.load.start)); n > 0 {
-		x.wound(fmt.Sprintf("%s: %d messages were confirmed while %s was away", ProbeBroker, n, last))
-	}
-	return err
 }
 
 // awaits reports whether status says that the service waits for the node.
 func (x *run) awaits(ctx context.Context, svc, node string) bool {
+	return x.stuck(ctx, svc, func(text string) bool {
+		// "last-missing: ctl2 was still serving when the others stopped"
+		words := strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == ',' })
+		return slices.Contains(words, node)
+	})
+}
+
+// stuck reports whether status says that the recovery of the service cannot go on, for the reason that is looked for.
+func (x *run) stuck(ctx context.Context, svc string, reason func(text string) bool) bool {
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
 	s, err := x.Observer.Snapshot(ctx)
@@ -87,9 +94,7 @@ func (x *run) awaits(ctx context.Context, svc, node string) bool {
 		return false
 	}
 	for _, c := range s.Conditions {
-		// "last-missing: ctl2 was still serving when the others stopped"
-		words := strings.FieldsFunc(c.Text, func(r rune) bool { return r == ' ' || r == ',' })
-		if c.Code == codeStuck && c.Service == svc && slices.Contains(words, node) {
+		if c.Code == codeStuck && c.Service == svc && reason(c.Text) {
 			return true
 		}
 	}

@@ -22,6 +22,7 @@ type Runner struct {
 	Machines Machines // nil: nobody can switch machines here
 	Injector Injector
 	Observer Observer
+	Person   Person
 	// Workload makes the load of one run of a drill; the run's name is unique.
 	Workload func(run string, d Drill) Workload
 	// Ledger makes the ledger of one run.
@@ -76,6 +77,9 @@ const (
 	grace = 5 * time.Second
 )
 
+// skew is by how much a wrong clock is ahead.
+const skew = 2 * time.Hour
+
 // Conditions of a recovery.
 const (
 	codeUnderWay = "recovery-under-way"
@@ -97,9 +101,11 @@ type run struct {
 	// victims are the nodes that are hurt; a site's were all off from down to up.
 	victims  []string
 	down, up time.Duration
-	mended   bool // the agents have ended the fault
+	mended   bool     // the agents have ended the fault
+	other    *history // that the drill gave one of them
 
 	mu      sync.Mutex
+	said    bool            // what status must say, it has said
 	double  time.Duration   // with two holders of the VIP
 	wounded map[string]bool // what fails the run beside its limits
 }
@@ -108,7 +114,7 @@ type run struct {
 // the run was interrupted); a failed verdict is no error.
 func (r *Runner) Run(ctx context.Context, d Drill, seed uint64) (Report, error) {
 	if d.Way != BySignal && r.Machines == nil {
-		return Report{}, fmt.Errorf("%s: nobody can switch a machine off here, or pull its cable: in a lab this drill works", d.Name)
+		return Report{}, fmt.Errorf("%s: nobody can switch a machine off here, pull its cable, fill its disk or set its clock: in a lab this drill works", d.Name)
 	}
 	started := time.Now()
 	x := &run{Runner: r, drill: d, rng: rand.New(rand.NewPCG(seed, 0)), wounded: map[string]bool{},
@@ -244,6 +250,9 @@ func (x *run) strike(ctx context.Context) (end time.Duration, whole bool, err er
 		}
 		return err
 	})
+	if whole && x.other != nil {
+		x.otherKept(ctx)
+	}
 	if err == nil {
 		pause(ctx, settleWindow) // what the last step of the recovery costs belongs to the drill
 	}
@@ -283,6 +292,11 @@ func (x *run) choose(ctx context.Context) error {
 	}
 	if x.drill.Target == Majority {
 		x.victims = x.victims[:model.Quorum(len(nodes))]
+	}
+	if x.drill.Site.Diverged {
+		if err := x.writerLast(ctx); err != nil {
+			return err
+		}
 	}
 	x.report.Node = strings.Join(x.victims, ", ")
 	return nil
@@ -335,16 +349,26 @@ func (x *run) hurt(ctx context.Context) (err error) {
 			return x.Machines.Cut(ctx, node)
 		case x.drill.Way == ByCable:
 			return x.Machines.CableOut(ctx, node)
+		case x.drill.Way == ByDisk:
+			return x.Machines.Fill(ctx, node)
+		case x.drill.Way == ByClock:
+			return x.Machines.SkewKeystone(ctx, node, skew)
 		}
 		return x.Injector.Signal(ctx, node, x.drill.Fault.Unit, x.drill.Fault.Signal)
 	})
 	if err != nil {
 		return err
 	}
-	if s := x.drill.Site; s != nil && s.Last != "" {
-		return x.lastAway(ctx)
+	if err := x.hold(ctx); err != nil || x.drill.Site == nil {
+		return err
 	}
-	return x.hold(ctx)
+	switch s := x.drill.Site; {
+	case s.Waits != "":
+		return x.oneAway(ctx)
+	case s.Diverged:
+		return x.diverge(ctx)
+	}
+	return nil
 }
 
 // lostFirst is how much earlier the machine goes that loses a file: what the others still commit, it does not have.
@@ -353,7 +377,7 @@ const lostFirst = 2 * time.Second
 // switchOff has the machines of a site go down, each at its own moment.
 func (x *run) switchOff(ctx context.Context) error {
 	s := x.drill.Site
-	if s.Last != "" {
+	if s.InTurn {
 		return x.stopInTurn(ctx)
 	}
 	errs := make([]error, len(x.victims))
@@ -397,24 +421,6 @@ func (x *run) switchOn(ctx context.Context, nodes []string) error {
 	return errors.Join(errs...)
 }
 
-// withoutOne switches all machines on but the first, and looks for a while at what they do without it.
-func (x *run) withoutOne(ctx context.Context) error {
-	others := x.victims[1:]
-	err := x.step("others", "power on "+strings.Join(others, ", "), func() error { return x.switchOn(ctx, others) })
-	if err != nil {
-		return err
-	}
-	return x.step("late", fmt.Sprintf("%s stays away for %.0f s more", x.victims[0], x.drill.Site.Late.Seconds()), func() error {
-		if !pause(ctx, x.drill.Site.Late) {
-			return context.Cause(ctx)
-		}
-		if !x.awaits(ctx, "galera", x.victims[0]) {
-			x.wound("nothing in status said that galera waits for " + x.victims[0])
-		}
-		return nil
-	})
-}
-
 // wound notes something that fails the run.
 func (x *run) wound(what string) {
 	x.mu.Lock()
@@ -451,15 +457,15 @@ func (x *run) recoveryLeader(ctx context.Context) (string, error) {
 	return "", errors.New("no recovery was seen under way, so its leader could not be cut: 'nines recover galera --explain' shows what it did; run the drill again")
 }
 
-// written says whether the database acknowledged something while it must not.
+// written says whether something was acknowledged while that must not be.
 func (x *run) written() []string {
 	var why []string
-	if x.drill.Site == nil || !x.drill.Site.NoWrites {
+	if x.drill.Site == nil {
 		return nil
 	}
-	for _, probe := range []string{ProbeWrite, ProbeConnect} {
+	for _, probe := range x.drill.Site.Silent {
 		if n := x.load.successes(probe, x.down+grace, x.up); n > 0 {
-			why = append(why, fmt.Sprintf("%s: %d writes were acknowledged without a majority", probe, n))
+			why = append(why, fmt.Sprintf("%s: %d requests were acknowledged while a machine was missing that they need", probe, n))
 		}
 	}
 	return why
@@ -473,9 +479,6 @@ func (x *run) hold(ctx context.Context) error {
 		x.say("hold", "clients meanwhile", x.felt())
 		if held >= x.drill.Hold && (x.drill.Site != nil || x.load.settled(settleWindow) || held > settleLimit) {
 			x.Emit(progress.Event{ID: x.name + "/hold", State: progress.Done, Detail: x.felt()})
-			if x.drill.Site != nil && x.drill.Site.Late > 0 {
-				return x.withoutOne(ctx)
-			}
 			if x.drill.Fault.Mended {
 				return x.awaitMended(ctx)
 			}
@@ -533,6 +536,12 @@ func (x *run) undo(ctx context.Context) error {
 		f = func() error { return x.switchOn(ctx, x.victims) }
 	case x.drill.Way == ByPower:
 		f = func() error { return x.Machines.On(ctx, x.report.Node) }
+	case x.drill.Way == ByDisk:
+		title = "give the room on the disk of " + x.report.Node + " back"
+		f = func() error { return x.Machines.Free(ctx, x.report.Node) }
+	case x.drill.Way == ByClock:
+		title = "give Keystone on " + x.report.Node + " the right clock"
+		f = func() error { return x.Machines.RightKeystone(ctx, x.report.Node) }
 	case x.drill.Way == ByCable:
 		title = "put the cable of " + x.report.Node + " in again"
 		f = func() error { return x.Machines.CableIn(ctx, x.report.Node) }
@@ -574,6 +583,7 @@ func (x *run) see(s Snapshot, since time.Duration) {
 		x.double += since
 	}
 	for _, c := range s.Conditions {
+		x.said = x.said || c.Code == x.drill.Says && c.Node == x.report.Node
 		if x.drill.Site == nil && c.Code == "galera-non-primary" && c.Severity == health.Critical && c.Node != x.report.Node {
 			x.wounded[c.Node+" lost the database's majority though it was not hurt"] = true
 		}
@@ -597,6 +607,9 @@ func (x *run) conclude(ctx context.Context, end time.Duration, whole bool) error
 	}
 	slices.Sort(e.wounded)
 	e.wounded = append(e.wounded, x.written()...)
+	if x.drill.Says != "" && !x.said {
+		e.wounded = append(e.wounded, "nothing in status said "+x.drill.Says+" of "+x.report.Node)
+	}
 	if err != nil { // what cannot be verified is not passed
 		e.wounded = append(e.wounded, "acknowledged writes could not be verified: "+failure(err))
 	}

@@ -177,3 +177,17 @@ func syncDir(dir string) error {
 	}
 	return errors.Join(err, d.Close())
 }
+
+// Room implements Host.
+func (l *Linux) Room(path string) (Room, error) {
+	var fs syscall.Statfs_t
+	var st syscall.Stat_t
+	err := syscall.Statfs(path, &fs)
+	if err == nil {
+		err = syscall.Stat(path, &st)
+	}
+	if err != nil {
+		return Room{}, fmt.Errorf("room in %s: %w", path, err)
+	}
+	return Room{Free: int64(fs.Bavail) * fs.Bsize, Total: int64(fs.Blocks) * fs.Bsize, Device: st.Dev}, nil
+}

@@ -45,6 +45,14 @@ type File struct {
 	Changed time.Time
 }
 
+// Room is how full a file system is, in bytes.
+type Room struct {
+	Free  int64 // for programs
+	Total int64
+	// Device is the same for all paths of one file system.
+	Device uint64
+}
+
 // UnitState is what systemd says of a unit.
 type UnitState struct {
 	Loaded  bool   // a unit file exists
@@ -75,6 +83,9 @@ type Host interface {
 	WriteFile(ctx context.Context, f File, validate []string) error
 	// RemoveFile removes a file; a missing one is no error.
 	RemoveFile(path string) error
+
+	// Room says how full the file system is that holds path.
+	Room(path string) (Room, error)
 
 	// Packages returns the installed packages with versions.
 	Packages(ctx context.Context) (map[string]string, error)

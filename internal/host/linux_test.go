@@ -389,3 +389,18 @@ func BenchmarkPackages(b *testing.B) {
 		}
 	}
 }
+
+func TestRoom(t *testing.T) {
+	l := &Linux{}
+	dir := t.TempDir()
+	a, err := l.Room(dir)
+	if err != nil || a.Free <= 0 || a.Total < a.Free || a.Device == 0 {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if b, err := l.Room(filepath.Dir(dir)); err != nil || b.Device != a.Device {
+		t.Errorf("two devices for one file system: %+v, %+v, %v", a, b, err)
+	}
+	if _, err := l.Room(dir + "/absent"); err == nil {
+		t.Error("a directory that does not exist has room")
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -71,20 +70,9 @@ func (l *Lab) powerStop(ctx context.Context, n nodeSpec) error {
 
 // Lose removes a file of a machine that is on, and the removal is on its disk when it returns.
 func (l *Lab) Lose(node, path string) error {
-	n, err := l.node(node)
+	root, err := l.files(node)
 	if err != nil {
 		return err
-	}
-	pid, err := l.initOf(n.Name)
-	if err != nil {
-		return err
-	}
-	if pid == 0 {
-		return fmt.Errorf("%s is off", node)
-	}
-	root, err := os.OpenRoot(fmt.Sprintf("/proc/%d/root", pid))
-	if err != nil {
-		return fmt.Errorf("files of %s: %w", node, err)
 	}
 	defer root.Close()
 	name := strings.TrimPrefix(filepath.Clean(path), "/")

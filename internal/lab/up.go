@@ -245,19 +245,31 @@ func (l *Lab) sshConfig() (*ssh.ClientConfig, error) {
 
 // tryLogin logs in once and out again.
 func (l *Lab) tryLogin(address string, config *ssh.ClientConfig) error {
+	client, err := l.login(address, config)
+	if err != nil {
+		return err
+	}
+	return client.Close()
+}
+
+func (l *Lab) login(address string, config *ssh.ClientConfig) (*ssh.Client, error) {
 	raw, err := dialIn(l.Netns(), address, time.Second)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer raw.Close()
 	if err := raw.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
-		return err
+		raw.Close()
+		return nil, err
 	}
 	conn, channels, requests, err := ssh.NewClientConn(raw, address, config)
-	if err != nil {
-		return err
+	if err == nil {
+		err = raw.SetDeadline(time.Time{})
 	}
-	return ssh.NewClient(conn, channels, requests).Close()
+	if err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return ssh.NewClient(conn, channels, requests), nil
 }
 
 // dialIn connects over TCP from inside the network namespace at path.

@@ -58,22 +58,27 @@ func (c *Client) HTTP(h host.Host) (*http.Client, error) {
 
 // Send sends a request and wants a status for an answer; the answer's body is thrown away.
 func (c *Client) Send(h host.Host, req *http.Request, want int) error {
+	_, err := c.send(h, req, want)
+	return err
+}
+
+func (c *Client) send(h host.Host, req *http.Request, want int) (http.Header, error) {
 	client, err := c.HTTP(h)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20)); err != nil {
-		return fmt.Errorf("answer cut short: %w", err)
+		return nil, fmt.Errorf("answer cut short: %w", err)
 	}
 	if resp.StatusCode != want {
-		return fmt.Errorf("%s %s: HTTP %d, want %d", req.Method, req.URL.Path, resp.StatusCode, want)
+		return nil, fmt.Errorf("%s %s: HTTP %d, want %d", req.Method, req.URL.Path, resp.StatusCode, want)
 	}
-	return nil
+	return resp.Header, nil
 }
 
 // Get wants 200 for an answer.
@@ -83,6 +88,23 @@ func (c *Client) Get(ctx context.Context, h host.Host, url string) error {
 		return err
 	}
 	return c.Send(h, req, http.StatusOK)
+}
+
+// Clock is Get that also returns what time it is for the one who answered, by whole seconds; zero if it does not say.
+func (c *Client) Clock(ctx context.Context, h host.Host, url string) (time.Time, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return time.Time{}, err
+	}
+	header, err := c.send(h, req, http.StatusOK)
+	if err != nil {
+		return time.Time{}, err
+	}
+	at, err := http.ParseTime(header.Get("Date"))
+	if err != nil {
+		return time.Time{}, nil // an answer all the same
+	}
+	return at, nil
 }
 
 // Silent says in one line why an API did not answer.

@@ -86,6 +86,8 @@ type Move struct {
 	Node      string `json:"node,omitempty"`
 	Reason    string `json:"reason"`
 	Hint      string `json:"hint,omitempty"`
+	// Choices are what a person may choose between, where only a person can.
+	Choices []Choice `json:"choices,omitempty"`
 	// Open: a new epoch is opened before anything else, bound to go on with Pinned if that is not empty.
 	Open   bool   `json:"open,omitempty"`
 	Pinned string `json:"pinned,omitempty"`
@@ -102,4 +104,13 @@ type Move struct {
 	Settled bool `json:"settled,omitempty"`
 	// Done: the recovery is over.
 	Done bool `json:"done,omitempty"`
+}
+
+// Choice is one way for a person to go on: from the data of Node.
+type Choice struct {
+	Node string `json:"node"`
+	// Members have that data, or a part of it.
+	Members []string `json:"members"`
+	// Data says which it is, in the service's words.
+	Data string `json:"data"`
 }

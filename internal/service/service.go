@@ -85,6 +85,16 @@ type Observation struct {
 	Conditions []health.Condition `json:"conditions,omitempty"`
 }
 
+// Drainable is a Service with a member on each controller that a full disk would harm, or that would harm the others with one. It is stopped
+// before, and started again when there is room, one node at a time and only while the others have a majority without it.
+type Drainable interface {
+	// Room is the directory that must not be full.
+	Room() string
+	// Drain stops this node's member cleanly. Restore starts it again and returns when it takes part. Both may be repeated.
+	Drain(ctx context.Context, env Env) error
+	Restore(ctx context.Context, env Env) error
+}
+
 // Composite is a Service of several programs that HAProxy sends requests to: each does well or badly by itself.
 type Composite interface {
 	// Parts are the programs besides the one that the service's own observation is about, by name. The

@@ -62,6 +62,7 @@ type Host struct {
 	calls     []string
 	commands  []host.Cmd
 	starts    int
+	looks     int64 // at the room
 
 	changes int
 	crash   struct {
@@ -218,6 +219,14 @@ func (h *Host) put(f host.File) {
 // RemoveFile implements host.Host.
 func (h *Host) RemoveFile(path string) error {
 	return h.change(context.Background(), Remove, path, func() error { delete(h.files, path); return nil })
+}
+
+// Room implements host.Host: there is always room, less at each look.
+func (h *Host) Room(string) (host.Room, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.looks++
+	return host.Room{Free: 1<<40 - 4096*h.looks, Total: 1 << 41, Device: 1}, nil
 }
 
 // Packages implements host.Host.

@@ -26,9 +26,9 @@ const (
 	foundedFile = model.PathState + "/galera-founded-epoch"
 	// positionFile holds what InnoDB said after the server was stopped; see examined.
 	positionFile = evidenceDir + "/position.json"
-	// keptEpochs is how many recoveries' evidence stays on the node.
-	keptEpochs = 5
 )
+
+var epochs = service.Epochs{Folder: evidenceDir, File: foundedFile}
 
 var _ service.Healer = (*Service)(nil)
 
@@ -130,7 +130,7 @@ func runsHere(env service.Env) bool {
 }
 
 func (s *Service) evidence(ctx context.Context, env service.Env, epoch int64) (recovery.Evidence, error) {
-	e := recovery.Evidence{Formed: exists(env.Host, FormedFile), Founded: founded(env.Host), Busy: s.healing.AtWork()}
+	e := recovery.Evidence{Formed: exists(env.Host, FormedFile), Founded: epochs.Last(env.Host), Busy: s.healing.AtWork()}
 	unit, err := s.serverOf(ctx, env, &e)
 	if err != nil {
 		return e, err
@@ -236,18 +236,6 @@ func lookInside(ctx context.Context, h host.Host) (empty, torn bool, err error) 
 // lostPattern matches files that describe tables. MariaDB never makes an empty one: a power cut soon after a state transfer leaves such.
 const lostPattern = `.*[.](frm|MAI)`
 
-func founded(h host.Host) int64 {
-	f, err := h.ReadFile(foundedFile)
-	if err != nil {
-		return 0
-	}
-	n, err := strconv.ParseInt(content(f), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
 func readExamined(h host.Host) (x examined, ok bool) {
 	f, err := h.ReadFile(positionFile)
 	return x, err == nil && json.Unmarshal(f.Content, &x) == nil
@@ -343,7 +331,7 @@ func (s *Service) halt(ctx context.Context, env service.Env, epoch int64, _ map[
 	if err := env.Host.WriteFile(ctx, host.File{Path: positionFile, Mode: 0o600, Owner: "root", Group: "root", Content: b}, nil); err != nil {
 		return fmt.Errorf("note the position: %w", err)
 	}
-	prune(ctx, env)
+	epochs.Prune(ctx, env)
 	return nil
 }
 
@@ -391,14 +379,10 @@ func (s *Service) examine(ctx context.Context, env service.Env, x *examined) err
 	return nil
 }
 
-func epochDir(epoch int64) string {
-	return filepath.Join(evidenceDir, fmt.Sprintf("epoch-%06d", epoch))
-}
-
 // keep copies what Galera saved, once in an epoch: the first copy is what was found.
 func keep(ctx context.Context, env service.Env, epoch int64) error {
 	for _, name := range []string{grastateFile, viewFile} {
-		kept := filepath.Join(epochDir(epoch), filepath.Base(name))
+		kept := filepath.Join(epochs.Dir(epoch), filepath.Base(name))
 		f, err := env.Host.ReadFile(name)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && exists(env.Host, kept) {
 			continue
@@ -411,21 +395,6 @@ func keep(ctx context.Context, env service.Env, epoch int64) error {
 		}
 	}
 	return nil
-}
-
-// prune removes the evidence of old recoveries.
-func prune(ctx context.Context, env service.Env) {
-	out, err := env.Host.Run(ctx, host.Cmd{Args: []string{"find", evidenceDir, "-maxdepth", "1", "-name", "epoch-*"}})
-	if err != nil {
-		return
-	}
-	dirs := strings.Fields(string(out.Stdout))
-	slices.Sort(dirs)
-	if old := len(dirs) - keptEpochs; old > 0 {
-		if _, err := env.Host.Run(ctx, host.Cmd{Args: append([]string{"rm", "-r"}, dirs[:old]...)}); err != nil {
-			env.Log.Warn("old evidence stays", "dirs", dirs[:old], "err", err)
-		}
-	}
 }
 
 // atRest refuses a step on a member that is not stopped.
@@ -486,18 +455,6 @@ func (s *Service) saveState(ctx context.Context, env service.Env, f host.File, c
 	return nil
 }
 
-// onceIn notes, durably, that this node makes a Primary in the epoch, and refuses the second time.
-func onceIn(ctx context.Context, env service.Env, epoch int64) error {
-	if last := founded(env.Host); last >= epoch {
-		return fmt.Errorf("this node has founded in epoch %d already", last)
-	}
-	f := host.File{Path: foundedFile, Mode: 0o600, Owner: "root", Group: "root", Content: []byte(strconv.FormatInt(epoch, 10) + "\n")}
-	if err := env.Host.WriteFile(ctx, f, nil); err != nil {
-		return fmt.Errorf("note the epoch: %w", err)
-	}
-	return nil
-}
-
 // foundAgain starts the member that has the latest data as the first of the cluster.
 func (s *Service) foundAgain(ctx context.Context, env service.Env, epoch int64, args map[string]string) error {
 	if err := s.atRest(ctx, env); err != nil {
@@ -510,7 +467,7 @@ func (s *Service) foundAgain(ctx context.Context, env service.Env, epoch int64, 
 	if err := keep(ctx, env, epoch); err != nil {
 		return err
 	}
-	if err := onceIn(ctx, env, epoch); err != nil {
+	if err := epochs.Once(ctx, env, epoch); err != nil {
 		return err
 	}
 	if err := s.prepareFounder(ctx, env, *x.Position, args[recovery.ArgRenew] == "true"); err != nil {
@@ -556,7 +513,7 @@ func (s *Service) promote(ctx context.Context, env service.Env, epoch int64, _ m
 	if err := keep(ctx, env, epoch); err != nil {
 		return err
 	}
-	if err := onceIn(ctx, env, epoch); err != nil {
+	if err := epochs.Once(ctx, env, epoch); err != nil {
 		return err
 	}
 	env.Log.Warn("this member goes first, without a restart", "epoch", epoch, "position", e.Live.String())

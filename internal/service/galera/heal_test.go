@@ -81,7 +81,7 @@ func TestHaltKeepsEvidenceAndReadsThePosition(t *testing.T) {
 	if class, at := recovery.Classify(e); class != recovery.ClassCrashed || at.Seqno != 42 || at.UUID != someUUID {
 		t.Errorf("%s at %s: %+v", class, at, e)
 	}
-	if r.text(epochDir(4)+"/gvwstate.dat") != savedView || !strings.Contains(r.text(epochDir(4)+"/grastate.dat"), someUUID) {
+	if r.text(epochs.Dir(4)+"/gvwstate.dat") != savedView || !strings.Contains(r.text(epochs.Dir(4)+"/grastate.dat"), someUUID) {
 		t.Error("the evidence was not kept")
 	}
 	if e := r.evidenceIn(t, 5); e.Recovered != nil {
@@ -189,7 +189,7 @@ func TestClearTakesAwayWhatCouldFound(t *testing.T) {
 	if e := r.evidenceIn(t, 4); e.View == nil {
 		t.Error("what was known of the view is forgotten")
 	}
-	if !strings.Contains(r.text(epochDir(4)+"/grastate.dat"), "safe_to_bootstrap: 1") {
+	if !strings.Contains(r.text(epochs.Dir(4)+"/grastate.dat"), "safe_to_bootstrap: 1") {
 		t.Error("the copy is not what was found")
 	}
 }

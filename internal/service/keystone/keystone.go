@@ -61,6 +61,7 @@ type Service struct {
 	client  *openstack.Client
 	openSQL func() (catalogue, error)
 	now     func() time.Time
+	clocks  clocks
 
 	mu     sync.Mutex
 	proven string    // identity of the token proof, see tokenProof
@@ -225,6 +226,8 @@ func nodeFiles(c *model.Cluster, n model.Node, s secret.Source) ([]plan.File, er
 		Name: Name, Unit: Unit, Description: "OpenStack Keystone API", Manual: "keystone-manage(1)",
 		User: Name, Home: "/var/lib/keystone", Script: "/usr/bin/keystone-wsgi-public", Ini: uwsgiPath,
 		Port: model.PortKeystone, Processes: processes, Threads: threads,
+		Options: []string{"# By itself uWSGI does not say what time it is. The controllers' health checks compare it.",
+			"response-route-run = addheader:Date: ${httptime[0]}"},
 	}.Files(n, "")
 	if err != nil {
 		return nil, err

@@ -34,7 +34,8 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 		o.Facts[FactFernet] = hash
 	}
 	start := s.now()
-	if err := s.ask(ctx, env); err != nil {
+	clock, err := s.clockOf(ctx, env, env.Node)
+	if err != nil {
 		o.Reason = openstack.Silent(err)
 		o.Conditions = append(o.Conditions, health.Condition{
 			Code: "keystone-down", Follows: Name, Severity: health.Warning, Text: o.Reason,
@@ -44,6 +45,11 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 	}
 	o.Serving = true
 	o.Reason = fmt.Sprintf("answered in %d ms", s.now().Sub(start).Milliseconds())
+	if clock != nil {
+		if off, with := s.clocks.note(ctx, s, env, *clock); len(with) > 0 {
+			skewed(&o, off, with)
+		}
+	}
 	return o
 }
 

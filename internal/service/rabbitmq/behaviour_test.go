@@ -42,6 +42,11 @@ func (u *units) StartUnit(_ context.Context, name string) error {
 	return nil
 }
 
+func (u *units) StopUnit(_ context.Context, name string) error {
+	u.calls = append(u.calls, "stop "+name)
+	return nil
+}
+
 func (u *units) RestartUnit(_ context.Context, name string) error {
 	u.calls = append(u.calls, "restart "+name)
 	return nil

@@ -30,9 +30,9 @@ const (
 	// forceMark is what RabbitMQ's own mark, force_load, points to for one start: it goes with the machine's power, so that nobody is forced
 	// by a decision of long ago.
 	forceMark = model.PathRun + "/rabbitmq-force-boot"
-	// keptEpochs is how many recoveries' evidence stays on the node.
-	keptEpochs = 5
 )
+
+var epochs = service.Epochs{Folder: evidenceDir, File: forcedFile}
 
 // dataDir holds what the member of a node saves.
 func dataDir(node string) string { return dirState + "/rabbit@" + node }
@@ -136,7 +136,7 @@ func (s *Service) Evidence(ctx context.Context, env service.Env, _ int64) (json.
 }
 
 func (s *Service) evidence(ctx context.Context, env service.Env) (recovery.Evidence, error) {
-	e := recovery.Evidence{Forced: forced(env.Host), Busy: s.healing.AtWork()}
+	e := recovery.Evidence{Forced: epochs.Last(env.Host), Busy: s.healing.AtWork()}
 	s.saved(ctx, env, &e)
 	if err := s.brokerOf(ctx, env, &e); err != nil {
 		return e, err
@@ -325,18 +325,6 @@ func savedCluster(ctx context.Context, h host.Host, dir string) (string, error) 
 	return "", fmt.Errorf("its files name more than one cluster: %s", strings.Join(ids, ", "))
 }
 
-func forced(h host.Host) int64 {
-	f, err := h.ReadFile(forcedFile)
-	if err != nil {
-		return 0
-	}
-	n, err := strconv.ParseInt(strings.TrimSpace(string(f.Content)), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
 // Step implements service.Healer. One at a time.
 func (s *Service) Step(ctx context.Context, env service.Env, epoch int64, step service.HealStep, allowed func(context.Context) error) error {
 	return s.healing.Do(ctx, env, epoch, step, allowed, map[string]func(context.Context, service.Env, int64, map[string]string) error{
@@ -434,14 +422,10 @@ func (s *Service) halt(ctx context.Context, env service.Env, epoch int64, _ map[
 	return keep(ctx, env, epoch)
 }
 
-func epochDir(epoch int64) string {
-	return filepath.Join(evidenceDir, fmt.Sprintf("epoch-%06d", epoch))
-}
-
 // keep copies the member's metadata, once in an epoch: the first copy is what was found. Queues' logs and messages are not
 // touched by a start by force, and may be large.
 func keep(ctx context.Context, env service.Env, epoch int64) error {
-	dir := epochDir(epoch)
+	dir := epochs.Dir(epoch)
 	kept := filepath.Join(dir, "mnesia.tar")
 	if _, err := env.Host.Run(ctx, host.Cmd{Args: []string{"test", "-e", kept}}); err == nil {
 		return nil
@@ -457,34 +441,7 @@ func keep(ctx context.Context, env service.Env, epoch int64) error {
 			return fmt.Errorf("keep a copy of what the broker saved: %w", err)
 		}
 	}
-	prune(ctx, env)
-	return nil
-}
-
-// prune removes the evidence of old recoveries.
-func prune(ctx context.Context, env service.Env) {
-	out, err := env.Host.Run(ctx, host.Cmd{Args: []string{"find", evidenceDir, "-maxdepth", "1", "-name", "epoch-*"}})
-	if err != nil {
-		return
-	}
-	dirs := strings.Fields(string(out.Stdout))
-	slices.Sort(dirs)
-	if old := len(dirs) - keptEpochs; old > 0 {
-		if _, err := env.Host.Run(ctx, host.Cmd{Args: append([]string{"rm", "-r"}, dirs[:old]...)}); err != nil {
-			env.Log.Warn("old evidence stays", "dirs", dirs[:old], "err", err)
-		}
-	}
-}
-
-// onceIn notes, durably, that this node boots by force in the epoch, and refuses the second time.
-func onceIn(ctx context.Context, env service.Env, epoch int64) error {
-	if last := forced(env.Host); last >= epoch {
-		return fmt.Errorf("this node has booted by force in epoch %d already", last)
-	}
-	f := host.File{Path: forcedFile, Mode: 0o600, Owner: "root", Group: "root", Content: []byte(strconv.FormatInt(epoch, 10) + "\n")}
-	if err := env.Host.WriteFile(ctx, f, nil); err != nil {
-		return fmt.Errorf("note the epoch: %w", err)
-	}
+	epochs.Prune(ctx, env)
 	return nil
 }
 
@@ -508,7 +465,7 @@ func (s *Service) force(ctx context.Context, env service.Env, epoch int64, args 
 	if err := keep(ctx, env, epoch); err != nil {
 		return err
 	}
-	if err := onceIn(ctx, env, epoch); err != nil {
+	if err := epochs.Once(ctx, env, epoch); err != nil {
 		return err
 	}
 	mark := host.File{Path: forceMark, Mode: 0o644, Owner: "root", Group: "root", Content: []byte("epoch " + strconv.FormatInt(epoch, 10) + "\n")}

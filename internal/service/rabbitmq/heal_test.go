@@ -152,7 +152,7 @@ func TestForceOnceInAnEpochAfterACopy(t *testing.T) {
 		if !m.ran("run tar --create") || !m.ran("run ln --symbolic --force --no-dereference "+forceMark+" "+dataDir("ctl1")+"/force_load") {
 			t.Errorf("before a start by force: %q", m.host.Calls())
 		}
-		if forced(m.host) != 4 {
+		if epochs.Last(m.host) != 4 {
 			t.Error("the epoch is not noted before the start")
 		}
 		b.peers = allPeers // it serves
@@ -195,7 +195,7 @@ func TestNobodyIsForcedOrHaltedBesideABroker(t *testing.T) {
 func TestNobodyIsForcedWhileTheOneThatIsGoneAnswers(t *testing.T) {
 	m := newMember(t, nil, "inactive")
 	m.answers = func(_ context.Context, n model.Node) bool { return n.Name == "ctl3" }
-	if err := m.step(t, 4, recovery.StepForce, map[string]string{recovery.ArgGone: "ctl2,ctl3"}); err == nil || forced(m.host) != 0 || m.ran("run systemctl") {
+	if err := m.step(t, 4, recovery.StepForce, map[string]string{recovery.ArgGone: "ctl2,ctl3"}); err == nil || epochs.Last(m.host) != 0 || m.ran("run systemctl") {
 		t.Errorf("%v, %q", err, m.host.Calls())
 	}
 }

@@ -34,7 +34,7 @@ const (
 // or a machine that went away, the decision is made anew from what is then known.
 func Next(c Case, renewed bool) service.Move {
 	d := Decide(c)
-	m := service.Move{Diagnosis: string(d.Diagnosis), Act: string(d.Act), Node: d.Node, Reason: d.Reason, Hint: d.Hint}
+	m := service.Move{Diagnosis: string(d.Diagnosis), Act: string(d.Act), Node: d.Node, Reason: d.Reason, Hint: d.Hint, Choices: d.Choices}
 	switch d.Act {
 	case Halt:
 		m.Open = c.Epoch == 0

@@ -8,11 +8,14 @@
 package recovery
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
+
+	"nines/internal/service"
 )
 
 // ZeroUUID stands for "no history".
@@ -163,6 +166,8 @@ type Decision struct {
 	Renew  bool   `json:"renew,omitempty"`
 	Reason string `json:"reason"`
 	Hint   string `json:"hint,omitempty"`
+	// Choices are the histories that a person has to choose between.
+	Choices []service.Choice `json:"choices,omitempty"`
 }
 
 // Class is what a stopped member's copy is good for.
@@ -639,15 +644,51 @@ func (c Case) group(copies []copyOf) (uuid string, d Decision, ok bool) {
 			}
 		}
 		return "", Decision{Diagnosis: AllEmpty, Act: Ask, Reason: "no member has a database", Hint: "restore a backup"}, false
-	case c.Lineage != nil && len(names[c.Lineage.UUID]) > 0:
-		return c.Lineage.UUID, Decision{}, true
+	case c.Lineage == nil || len(names[c.Lineage.UUID]) == 0:
+		return "", split(copies, uuids, "no record says which one lives"), false
 	}
-	var parts []string
+	if strayed := c.strayed(copies); len(strayed) > 0 {
+		return "", split(copies, uuids, strings.Join(strayed, ", ")+" was in the last Primary on record, of "+c.Lineage.UUID+
+			", and has another history now: it may have acknowledged writes in the old one that nobody else has, and in the new one"), false
+	}
+	return c.Lineage.UUID, Decision{}, true
+}
+
+// strayed are the members of the last Primary on record whose data belongs to another cluster now. How far they were in the recorded one cannot
+// be told any more.
+func (c Case) strayed(copies []copyOf) []string {
+	var out []string
+	for _, x := range copies {
+		if slices.Contains(c.Lineage.Members, x.name) && !x.at.None() && x.at.UUID != c.Lineage.UUID {
+			out = append(out, x.name)
+		}
+	}
+	return out
+}
+
+// split leaves it to a person which of several histories lives, and says who goes first in each.
+func split(copies []copyOf, uuids []string, why string) Decision {
+	d := Decision{Diagnosis: SplitHistory, Act: Ask}
+	var told, hints []string
 	for _, u := range uuids {
-		parts = append(parts, strings.Join(names[u], ", ")+": "+u)
+		var have []copyOf
+		var choice service.Choice
+		for _, x := range copies {
+			if x.at.UUID == u {
+				have = append(have, x)
+				choice.Members = append(choice.Members, x.name)
+			}
+		}
+		best := first(have, slices.MaxFunc(have, func(a, b copyOf) int { return cmp.Compare(a.at.Seqno, b.at.Seqno) }).at.Seqno, "")
+		choice.Node, choice.Data = best.name, best.at.String()
+		d.Choices = append(d.Choices, choice)
+		members := strings.Join(choice.Members, ", ")
+		told = append(told, members+": "+choice.Data)
+		hints = append(hints, "'nines recover galera --choose "+best.name+"' goes on with what "+members+" has")
 	}
-	return "", Decision{Diagnosis: SplitHistory, Act: Ask, Reason: "the members' data belongs to different clusters, and no record says which one lives (" + strings.Join(parts, "; ") + ")",
-		Hint: "see 'nines recover galera --explain', then '--choose NODE'"}, false
+	d.Reason = "the members' data belongs to different clusters (" + strings.Join(told, "; ") + "); " + why
+	d.Hint = "decide which one lives: " + strings.Join(hints, ", ") + "; the other is kept on its nodes ('--explain' shows all that is known)"
+	return d
 }
 
 func (c Case) suspicious(x, best copyOf) Decision {

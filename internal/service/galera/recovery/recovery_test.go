@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"nines/internal/service"
@@ -143,7 +144,11 @@ func TestDecide(t *testing.T) {
 		{"all are suspect", Case{Evidence: three(noState(10), zeroState(9), empty()), Lineage: all, Epoch: 1}, Suspect, Ask, "c1", "nobody else"},
 		{"its data cannot be read", Case{Evidence: three(Evidence{Server: Stopped, Saved: &Saved{Position: *at(uuidA, -1)}, RecoveredError: "no"}, empty(), empty()), Lineage: all, Epoch: 1}, Suspect, Ask, "c1", ""},
 		{"two histories", Case{Evidence: three(with(ofB(crashed(99)), func(e *Evidence) { e.Formed = true }), crashed(9), crashed(8)), Epoch: 1}, SplitHistory, Ask, "", uuidB},
-		{"two histories, and the record knows which one lives", Case{Evidence: three(ofB(crashed(99)), crashed(9), crashed(8)), Lineage: all, Epoch: 1}, AllCrashed, Found, "c2", ""},
+		{"two histories, and the record knows which one lives", Case{Evidence: three(ofB(crashed(99)), crashed(9), crashed(8)), Lineage: record("c2", "c3"), Epoch: 1}, AllCrashed, Found, "c2", ""},
+		{"two histories, and one of the last Primary has the other", Case{Evidence: three(ofB(crashed(99)), crashed(9), crashed(8)), Lineage: all, Epoch: 1},
+			SplitHistory, Ask, "", "c1 was in the last Primary on record"},
+		{"of two histories a person chooses the one on record", Case{Evidence: three(ofB(crashed(99)), crashed(9), crashed(8)), Lineage: all, Epoch: 1, Choice: "c2"},
+			Chosen, Found, "c2", "c1 (another cluster"},
 		{"alive without a Primary, the others are just away", Case{Evidence: three(alive(9, 1), waiting("2"), waiting("3")), Lineage: all, Waited: 20 * time.Second}, SelfHealing, Wait, "", ""},
 		{"alive without a Primary, and nothing comes", Case{Evidence: three(alive(9, 3), waiting("2"), waiting("3")), Lineage: all, Waited: later}, Unexamined, Halt, "", "c2, c3"},
 		{"alive and the most advanced", Case{Evidence: three(alive(9, 1), crashed(9), crashed(8)), Lineage: all, Epoch: 1, Waited: later}, AliveAhead, Promote, "c1", ""},
@@ -371,5 +376,19 @@ func TestJoin(t *testing.T) {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestChoicesOfASplit: a person is told who goes first in each history, and chooses between these.
+func TestChoicesOfASplit(t *testing.T) {
+	d := Decide(Case{Members: names, Evidence: three(ofB(crashed(99)), crashed(8), crashed(9)), Lineage: &Lineage{UUID: uuidA, Members: names}, Epoch: 1})
+	want := []service.Choice{{Node: "c3", Members: []string{"c2", "c3"}, Data: uuidA + ":9"}, {Node: "c1", Members: []string{"c1"}, Data: uuidB + ":99"}}
+	if diff := cmp.Diff(want, d.Choices); diff != "" {
+		t.Error(diff)
+	}
+	for _, say := range []string{"--choose c3' goes on with what c2, c3", "--choose c1' goes on with what c1"} {
+		if !strings.Contains(d.Hint, say) {
+			t.Errorf("%q does not say %q", d.Hint, say)
+		}
 	}
 }
