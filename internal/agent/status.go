@@ -190,6 +190,7 @@ func (a *Agent) judge(c *model.Cluster, st *api.Status) []health.Condition {
 		}
 	}
 	out = append(out, certificates(st.Nodes, c.Certificates.RenewedBy, time.Now())...)
+	out = append(out, health.Fencing(c)...)
 	for _, s := range a.Services {
 		if j, ok := s.(service.ClusterJudge); ok && c.Runs(s.Name()) {
 			for _, cond := range j.Judge(c, seen[s.Name()]) {

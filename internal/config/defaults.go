@@ -24,9 +24,22 @@ func (p *decoder) defaults() {
 	if c.Packages.Source != "" && c.Packages.Suite == "" {
 		c.Packages.Suite = c.Facts().Suite
 	}
+	if !p.given("fencing") || p.bad["fencing"] {
+		c.Fencing = fencing(c)
+	}
 	if c.Nodes == nil {
 		c.Nodes = []model.Node{}
 	}
+}
+
+// fencing is what follows from the machines: without a BMC on each controller, the cluster could not
+// take away the power of any that it must.
+func fencing(c *model.Cluster) model.Fencing {
+	controllers := c.Controllers()
+	if len(controllers) == 0 || slices.ContainsFunc(controllers, func(n model.Node) bool { return !n.HasBMC() }) {
+		return model.FencingOff
+	}
+	return model.FencingOn
 }
 
 // withSwitches adds what Neutron's backend stands on to the services.

@@ -24,19 +24,26 @@ networks:
 
 # An odd number of controllers forms the quorums: three survive the loss of any one of them.
 # A controller needs 4 cores, 12 GB of memory, 120 GB of disk and 2 network interfaces, a compute 8 cores.
+# bmc: the machine's management controller (iDRAC, iLO, XCC, ...), through which the cluster can take its power away
+# when it must be sure that the machine does nothing any more. Its password does not belong here:
+# 'nines fence password ctl1' asks for it. Without a bmc on each controller leave all of them out.
 nodes:
   - name: ctl1
     roles: [controller]
     addresses: {management: 192.0.2.11, external: 192.0.2.141}
+    bmc: {protocol: redfish, address: 198.51.100.11, user: nines}
   - name: ctl2
     roles: [controller]
     addresses: {management: 192.0.2.12, external: 192.0.2.142}
+    bmc: {protocol: redfish, address: 198.51.100.12, user: nines}
   - name: ctl3
     roles: [controller]
     addresses: {management: 192.0.2.13, external: 192.0.2.143}
+    bmc: {protocol: redfish, address: 198.51.100.13, user: nines}
   - name: cmp1
     roles: [compute]
     addresses: {management: 192.0.2.21, external: 192.0.2.151}
+    bmc: {protocol: redfish, address: 198.51.100.21, user: nines}
 
 # The address that clients use. It belongs to no node and carries its network's prefix length.
 vip:
@@ -71,6 +78,10 @@ func compose(body, vipNetwork string) []byte {
 		b.WriteByte('\n')
 		if m.key == "services" {
 			f.fallback = "[" + strings.Join(model.CoreServices, ", ") + "]"
+		}
+		if f.fallback == "" && c.Field(m.index).Type.Kind() == reflect.String {
+			writeComment(&b, "", m.key+": "+f.doc) // its default follows from the rest
+			continue
 		}
 		if t := c.Field(m.index).Type; t.Kind() == reflect.Struct {
 			writeSection(&b, t, m.key, "")

@@ -58,6 +58,13 @@ var fields = map[string]field{
 	"nodes[].roles[]":     {doc: "One role.", enum: words(model.Roles)},
 	"nodes[].addresses":   {doc: "The node's address on each network; management is needed.", required: true},
 	"nodes[].addresses.*": {doc: "The node's address on this network."},
+	"nodes[].bmc":         {doc: "The machine's baseboard management controller, through which the cluster may take its power away. Its password is never written here: hand it over with `nines fence password`."},
+	"nodes[].bmc.protocol": {doc: "How the BMC is spoken to. redfish wherever the machine has it: its certificate is checked; ipmi (2.0, RMCP+) for older ones.",
+		required: true, enum: words(model.BMCProtocols)},
+	"nodes[].bmc.address": {doc: "Address of the BMC, with :port where it is not the protocol's own (443, ipmi 623). It must not be an address of the machine itself: that one is silent when it is needed.",
+		required: true, pattern: `^[0-9]{1,3}(\.[0-9]{1,3}){3}(:[0-9]{1,5})?$`, means: "an IPv4 address, like 192.0.2.61 or 192.0.2.61:8443"},
+	"nodes[].bmc.user": {doc: "The account on the BMC; it needs the right to switch power and no other (Redfish: Operator).",
+		required: true, pattern: `^[A-Za-z0-9._@-]{1,64}$`, means: "a user name: letters, digits, '.', '_', '@' and '-'"},
 	"accept_even_controllers": {doc: "Acknowledges an even number of controllers: it survives no more failures than one controller less and costs one machine more.",
 		fallback: "false"},
 
@@ -91,6 +98,9 @@ var fields = map[string]field{
 
 	"services":   {doc: "What the cluster runs. Default: all of the core. What Neutron stands on (openvswitch, ovn) follows from neutron.backend and need not be named.", enum: model.KnownServices},
 	"services[]": {doc: "One service.", enum: model.KnownServices},
+
+	"fencing": {doc: "on: the cluster may take the power of a machine away through its BMC, where it must be sure that the machine does nothing any more. off: it never does, and waits for a person instead. Default: on where every controller has a bmc, else off.",
+		enum: []string{string(model.FencingOn), string(model.FencingOff)}},
 
 	"images": {doc: "Where Glance keeps the content of images."},
 	"images.store": {doc: "The kind of place. directory: files in a directory that all controllers share.",

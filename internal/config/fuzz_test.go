@@ -107,6 +107,11 @@ func clusters() *rapid.Generator[*model.Cluster] {
 				Addresses: map[model.NetworkName]netip.Addr{model.Management: netip.AddrFrom4([4]byte{198, 18, 0, byte(20 + i)}),
 					model.External: netip.AddrFrom4([4]byte{203, 0, 113, byte(20 + i)})}})
 		}
+		for i := range c.Nodes {
+			if protocol := rapid.SampledFrom([]model.BMCProtocol{"", model.Redfish, model.IPMI}).Draw(t, "bmc"); protocol != "" {
+				c.Nodes[i].BMC = model.BMC{Protocol: protocol, Address: fmt.Sprintf("198.51.100.%d", 20+i), User: rapid.SampledFrom([]string{"nines", "1", "on", "a@b"}).Draw(t, "user")}
+			}
+		}
 		c.VIP.Advert = 10 * time.Millisecond * time.Duration(rapid.IntRange(1, 4095).Draw(t, "advert"))
 		c.VIP.RouterID = rapid.IntRange(1, 255).Draw(t, "router")
 		g := &c.Tuning.Galera

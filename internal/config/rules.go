@@ -24,6 +24,7 @@ func (p *decoder) rules() {
 	p.nodes()
 	p.controllers()
 	p.vip()
+	p.fencing()
 	p.services()
 	p.neutron()
 	p.galera()
@@ -230,6 +231,58 @@ func (p *decoder) vip() {
 			p.report(p.key(path), fmt.Sprintf("the controller %s has no address on %s, where the VIP lives", n.Name, v.Network), fmt.Sprintf("%s: ADDRESS", v.Network))
 		}
 	}
+}
+
+// longestIPMIUser is what IPMI 2.0 has room for (22.28, Set User Name).
+const longestIPMIUser = 16
+
+func (p *decoder) fencing() {
+	seen := map[netip.AddrPort]string{}
+	for i, n := range p.cluster.Nodes {
+		path := fmt.Sprintf("nodes[%d]", i)
+		if !p.given(path + ".bmc") {
+			if p.given("fencing") && p.cluster.Fences() && n.Has(model.RoleController) {
+				p.report(p.value("fencing"), fmt.Sprintf("fencing is on, but the controller %s has no bmc (line %d)", n.Name, p.key(path).line),
+					"bmc: {protocol: redfish, address: ..., user: ...} for it, or fencing: off")
+			}
+			continue
+		}
+		if b := n.BMC; b.Protocol == model.IPMI && len(b.User) > longestIPMIUser {
+			p.report(p.value(path+".bmc.user"), fmt.Sprintf("the user %s is longer than %d characters, the most that IPMI has room for", b.User, longestIPMIUser), "a shorter name, or protocol: redfish")
+		}
+		if p.given(path+".bmc.address") && !p.bad[path+".bmc.address"] {
+			p.bmcAddress(n, path+".bmc.address", seen)
+		}
+	}
+}
+
+func (p *decoder) bmcAddress(n model.Node, path string, seen map[netip.AddrPort]string) {
+	at := p.value(path)
+	endpoint, err := n.BMC.Endpoint()
+	if err != nil {
+		p.report(at, fmt.Sprintf("address: %q is not an address", n.BMC.Address), "like 192.0.2.61 or 192.0.2.61:8443")
+		return
+	}
+	a := endpoint.Addr()
+	if a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() {
+		p.report(at, fmt.Sprintf("%s is no address of a machine", a), "the address of the BMC")
+	}
+	if a == p.cluster.VIP.Address.Addr() {
+		p.report(at, fmt.Sprintf("the BMC of %s has the address of the VIP", n.Name), "the BMC's own address")
+	}
+	for i, other := range p.cluster.Nodes {
+		for _, network := range model.NetworkNames {
+			if other.Addresses[network] == a {
+				p.report(at, fmt.Sprintf("%s is the address of %s on %s (line %d): a machine cannot be asked to take its own power away", a, other.Name, network,
+					p.value(fmt.Sprintf("nodes[%d].addresses.%s", i, network)).line), "the BMC's own address")
+			}
+		}
+	}
+	if first, twice := seen[endpoint]; twice {
+		p.report(at, fmt.Sprintf("two nodes have the BMC %s", endpoint), fmt.Sprintf("each machine its own: the wrong one would lose its power; the first stands in line %d", p.value(first).line))
+		return
+	}
+	seen[endpoint] = path
 }
 
 // described returns the networks of the file.

@@ -82,7 +82,7 @@ func Gate(c *model.Cluster, s Snapshot) []string {
 		why = append(why, "no agent leads")
 	}
 	for _, cond := range s.Conditions {
-		if cond.Severity != health.Notice && !strings.HasPrefix(cond.Code, clockCodes) {
+		if cond.Ails() && !strings.HasPrefix(cond.Code, clockCodes) {
 			why = append(why, cond.Code+where(cond)+": "+cond.Text)
 		}
 	}

@@ -28,6 +28,9 @@ type Condition struct {
 	// Follows is the service that does not serve, if it says no more than that. While that one waits for another
 	// the condition is folded into what it waits for.
 	Follows string `json:"follows,omitempty"`
+	// Standing: it follows from what cluster.yaml asks for, and stays until that is changed. It is always shown,
+	// but the cluster is as it was asked to be.
+	Standing bool `json:"standing,omitempty"`
 }
 
 var rank = map[Severity]int{Critical: 0, Warning: 1, Notice: 2}
@@ -40,7 +43,8 @@ func Sort(cs []Condition) {
 	})
 }
 
-// Healthy reports whether nothing worse than a notice is among the conditions.
-func Healthy(cs []Condition) bool {
-	return !slices.ContainsFunc(cs, func(c Condition) bool { return c.Severity != Notice })
-}
+// Healthy reports whether no condition is among them that takes health away.
+func Healthy(cs []Condition) bool { return !slices.ContainsFunc(cs, Condition.Ails) }
+
+// Ails reports whether the condition takes the cluster's health away: it is worse than a notice, and nobody asked for it.
+func (c Condition) Ails() bool { return c.Severity != Notice && !c.Standing }

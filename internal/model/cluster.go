@@ -58,6 +58,8 @@ type Cluster struct {
 	Certificates Certificates `json:"certificates"`
 	Tuning       Tuning       `json:"tuning"`
 	Checks       Checks       `json:"checks"`
+	// Fencing says whether the cluster may take a machine's power away through its BMC.
+	Fencing Fencing `json:"fencing,omitempty"`
 	// AcceptEvenControllers acknowledges that an even number of controllers
 	// survives no more failures than one controller less.
 	AcceptEvenControllers bool `json:"accept_even_controllers,omitempty"`
@@ -73,6 +75,8 @@ type Node struct {
 	Name      string                     `json:"name"`
 	Roles     []Role                     `json:"roles"`
 	Addresses map[NetworkName]netip.Addr `json:"addresses"`
+	// BMC switches the machine's power; zero: it has none that the cluster may use.
+	BMC BMC `json:"bmc,omitzero"`
 }
 
 // Has reports whether the node has the role.

@@ -1,0 +1,70 @@
+package model
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Fencing says whether the cluster may take a machine's power away.
+type Fencing string
+
+// The choices. With FencingOff nothing proves that a machine that is not heard of does nothing any more.
+const (
+	FencingOn  Fencing = "on"
+	FencingOff Fencing = "off"
+)
+
+// Fences reports whether the cluster may take a machine's power away.
+func (c *Cluster) Fences() bool { return c.Fencing == FencingOn }
+
+// BMCProtocol names how a BMC is spoken to.
+type BMCProtocol string
+
+// The protocols of BMCs.
+const (
+	Redfish BMCProtocol = "redfish" // HTTPS
+	IPMI    BMCProtocol = "ipmi"    // IPMI 2.0 over LAN (RMCP+)
+)
+
+// BMCProtocols lists every known protocol.
+var BMCProtocols = []BMCProtocol{Redfish, IPMI}
+
+// Port is where a BMC listens unless its address says otherwise.
+func (p BMCProtocol) Port() uint16 {
+	if p == IPMI {
+		return 623
+	}
+	return 443
+}
+
+// BMC is the baseboard management controller of a machine: what switches its power when the machine itself does
+// not answer. Its password is a secret, Node.BMCPassword.
+type BMC struct {
+	Protocol BMCProtocol `json:"protocol"`
+	// Address is IP or IP:port.
+	Address string `json:"address"`
+	User    string `json:"user"`
+}
+
+// Endpoint is where the BMC listens.
+func (b BMC) Endpoint() (netip.AddrPort, error) {
+	if a, err := netip.ParseAddr(b.Address); err == nil {
+		return netip.AddrPortFrom(a, b.Protocol.Port()), nil
+	}
+	a, err := netip.ParseAddrPort(b.Address)
+	if err == nil && a.Port() == 0 {
+		err = fmt.Errorf("%s: no service has port 0", b.Address)
+	}
+	return a, err
+}
+
+// HasBMC reports whether the machine has a BMC that the cluster may use.
+func (n Node) HasBMC() bool { return n.BMC != BMC{} }
+
+// BMCPassword is the name of the secret that holds the password of the node's BMC. Its operator hands it over with
+// 'nines fence password'; nines never makes one.
+func (n Node) BMCPassword() string { return "bmc/" + n.Name + "/password" }
+
+// BMCCertificate is the name of the secret beside it that holds the SHA-256 of the certificate the BMC must show, hex.
+// It is no secret, but belongs to the password: whoever shows another one is not given the password.
+func (n Node) BMCCertificate() string { return "bmc/" + n.Name + "/certificate" }
