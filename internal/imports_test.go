@@ -47,12 +47,13 @@ var allowed = map[string]struct {
 	"openstack":                 {"service model plan health host secret", "what the services of OpenStack share; it names none of them but Keystone"},
 	"service/servicetest":       {"service model plan secret", "tests the seam: it knows no service"},
 	"measure":                   {"model check", "facts for the rules"},
+	"fence":                     {"model", "a machine's BMC; it decides nothing"},
 	"stale":                     {"host", "connections and addresses; it knows no service"},
 	"node":                      {"service model plan health host secret", "the node side of a plan"},
 	"bootstrap":                 {"model secret ssh progress", "before there are agents there is only SSH"},
 	"converge":                  {"service model plan health store secret graph progress", "the leader's side of a plan"},
-	"api":                       {"model plan health service converge etcd check heal supervise disk store", "words on the wire"},
-	"agent":                     {"api model plan health service node converge heal supervise host stale store etcd secret progress check disk", "one node's process"},
+	"api":                       {"model fence plan health service converge etcd check heal supervise disk store", "words on the wire"},
+	"agent":                     {"api fence model plan health service node converge heal supervise host stale store etcd secret progress check disk", "one node's process"},
 	"drill":                     {"model health service plan progress api converge supervise", "what clients feel"},
 	"smoke":                     {"model progress smoke/guest", "a user of the cloud: it sees endpoints, and nothing of how they are kept up"},
 	"smoke/guest":               {"", "packages in, a bootable image out"},
@@ -100,6 +101,8 @@ var outside = map[string]string{
 	"github.com/gophercloud/":        "openstack smoke",
 	"github.com/vishvananda/netlink": "lab service/keepalived agent host stale",
 	"golang.org/x/net/icmp":          "stale",
+	"github.com/stmcginnis/gofish":   "fence",
+	"github.com/bougou/go-ipmi":      "fence",
 }
 
 func TestLibrariesHaveOneHome(t *testing.T) {

@@ -37,7 +37,7 @@ after 'nines lab down'. It needs root.`,
 	name := cmd.PersistentFlags().String("name", lab.DefaultName, "`NAME` of the lab; two labs side by side need two names")
 	cmd.AddCommand(
 		newLabUpCommand(name, deploy), newLabDownCommand(name), newLabStatusCommand(name),
-		newLabSSHCommand(name), newLabPowerCommand(name), newLabCableCommand(name), newLabExecCommand(name), newLabServeCommand(name),
+		newLabSSHCommand(name), newLabPowerCommand(name), newLabCableCommand(name), newLabBMCCommand(name), newLabExecCommand(name), newLabServeCommand(name),
 	)
 	return cmd
 }
@@ -176,7 +176,11 @@ func writeLabStatus(cmd *cobra.Command, s lab.Status) error {
 	fmt.Fprintf(w, "lab %s\tprofile %s\n", s.Name, s.Profile)
 	fmt.Fprintf(w, "cluster\t%s\n", s.Cluster)
 	for _, n := range s.Nodes {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", n.Name, n.Address, n.Power)
+		bmc := ""
+		if n.BMC != "" {
+			bmc = fmt.Sprintf("BMC %s: %s", n.BMC, n.BMCMode)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", n.Name, n.Address, n.Power, bmc)
 	}
 	if !s.Serving {
 		fmt.Fprintf(w, "package source\tdoes not answer: nines lab up starts it again\n")
@@ -226,6 +230,18 @@ func newLabCableCommand(name *string) *cobra.Command {
 	return newLabHandlesCommand(name, "cable", "Pull the cables of the management network",
 		handle{"out", "Pull the cables: the machines run on and reach nobody there", (*lab.Lab).CableOut},
 		handle{"in", "Put the cables in again", (*lab.Lab).CableIn})
+}
+
+func newLabBMCCommand(name *string) *cobra.Command {
+	set := func(mode lab.BMCMode) func(*lab.Lab, context.Context, ...string) error {
+		return func(l *lab.Lab, ctx context.Context, nodes ...string) error { return l.SetBMC(ctx, mode, nodes...) }
+	}
+	return newLabHandlesCommand(name, "bmc", "Break the machines' BMCs, or mend them",
+		handle{"ok", "Mend them", set(lab.BMCOK)},
+		handle{"dead", "They answer nothing", set(lab.BMCDead)},
+		handle{"slow", "Each answer takes seconds", set(lab.BMCSlow)},
+		handle{"password", "They refuse the password, as after somebody changed it", set(lab.BMCPassword)},
+		handle{"certificate", "They show another certificate, as after a reset, or as an impostor", set(lab.BMCCertificate)})
 }
 
 func newLabHandlesCommand(name *string, use, short string, handles ...handle) *cobra.Command {

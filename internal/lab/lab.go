@@ -64,6 +64,8 @@ type nodeSpec struct {
 	Name       string `json:"name"`
 	Management string `json:"management"` // address without prefix length
 	External   string `json:"external"`
+	// BMC is the address of its BMC, on the management network; empty: it has none.
+	BMC string `json:"bmc,omitempty"`
 	// Tenant is the address for tunnels between instances; empty: the machine has no part in them.
 	Tenant string `json:"tenant,omitempty"`
 	// Role is what the machine is for; empty: a controller.

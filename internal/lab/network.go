@@ -98,6 +98,14 @@ func (l *Lab) makeNetwork() error {
 				return fmt.Errorf("bridge %s: %w", n.bridge, err)
 			}
 		}
+		for _, n := range l.state.Nodes {
+			if n.BMC == "" {
+				continue
+			}
+			if err := plugBMC(h, n, l.bmcMode(n.Name) != BMCDead); err != nil {
+				return err
+			}
+		}
 		return nil
 	})
 }

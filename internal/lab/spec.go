@@ -59,18 +59,18 @@ func (p profile) forCluster(document []byte) profile {
 
 // controllers are the machines that form the quorums.
 var controllers = []nodeSpec{
-	{Name: "ctl1", Management: "198.18.0.11", External: "198.18.1.11"},
-	{Name: "ctl2", Management: "198.18.0.12", External: "198.18.1.12"},
-	{Name: "ctl3", Management: "198.18.0.13", External: "198.18.1.13"},
+	{Name: "ctl1", Management: "198.18.0.11", BMC: "198.18.0.111", External: "198.18.1.11"},
+	{Name: "ctl2", Management: "198.18.0.12", BMC: "198.18.0.112", External: "198.18.1.12"},
+	{Name: "ctl3", Management: "198.18.0.13", BMC: "198.18.0.113", External: "198.18.1.13"},
 }
 
 // cloudNodes are the controllers, which are gateways to the external network too, and the machines that run instances.
 var cloudNodes = []nodeSpec{
-	{Name: "ctl1", Management: "198.18.0.11", External: "198.18.1.11", Tenant: "198.18.2.11"},
-	{Name: "ctl2", Management: "198.18.0.12", External: "198.18.1.12", Tenant: "198.18.2.12"},
-	{Name: "ctl3", Management: "198.18.0.13", External: "198.18.1.13", Tenant: "198.18.2.13"},
-	{Name: "cmp1", Management: "198.18.0.21", External: "198.18.1.21", Tenant: "198.18.2.21", Role: model.RoleCompute},
-	{Name: "cmp2", Management: "198.18.0.22", External: "198.18.1.22", Tenant: "198.18.2.22", Role: model.RoleCompute},
+	{Name: "ctl1", Management: "198.18.0.11", BMC: "198.18.0.111", External: "198.18.1.11", Tenant: "198.18.2.11"},
+	{Name: "ctl2", Management: "198.18.0.12", BMC: "198.18.0.112", External: "198.18.1.12", Tenant: "198.18.2.12"},
+	{Name: "ctl3", Management: "198.18.0.13", BMC: "198.18.0.113", External: "198.18.1.13", Tenant: "198.18.2.13"},
+	{Name: "cmp1", Management: "198.18.0.21", BMC: "198.18.0.121", External: "198.18.1.21", Tenant: "198.18.2.21", Role: model.RoleCompute},
+	{Name: "cmp2", Management: "198.18.0.22", BMC: "198.18.0.122", External: "198.18.1.22", Tenant: "198.18.2.22", Role: model.RoleCompute},
 }
 
 // DefaultProfile is the profile of a lab that names none.
@@ -128,6 +128,7 @@ func (l *Lab) clusterYAML(suite string) ([]byte, error) {
 		"Key":        keyName,
 		"Identity":   "ssh/" + identityName,
 		"KnownHosts": "ssh/" + knownHostsName,
+		"BMCUser":    bmcUser,
 	})
 	return []byte(out.String()), err
 }

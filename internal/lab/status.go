@@ -24,6 +24,9 @@ type NodeStatus struct {
 	Power   string `json:"power"` // "on" or "off"
 	Address string `json:"address"`
 	PID     int    `json:"pid,omitempty"` // of its init, on the host
+	// BMC is the address of its BMC, BMCMode how that behaves.
+	BMC     string  `json:"bmc,omitempty"`
+	BMCMode BMCMode `json:"bmc_mode,omitempty"`
 }
 
 // Status looks at what really runs.
@@ -44,7 +47,11 @@ func (l *Lab) Status(ctx context.Context) (Status, error) {
 		if pid != 0 {
 			power = "on"
 		}
-		s.Nodes = append(s.Nodes, NodeStatus{Name: n.Name, Power: power, Address: n.Management, PID: pid})
+		node := NodeStatus{Name: n.Name, Power: power, Address: n.Management, PID: pid, BMC: n.BMC}
+		if n.BMC != "" {
+			node.BMCMode = l.bmcMode(n.Name)
+		}
+		s.Nodes = append(s.Nodes, node)
 	}
 	if s.Serving = l.repositoryServes(); s.Serving {
 		supervisor, err := l.readSupervisor()

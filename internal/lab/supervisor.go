@@ -14,9 +14,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"nines/internal/model"
 )
@@ -99,10 +101,15 @@ func (l *Lab) repositoryServes() bool {
 	return true
 }
 
-// Serve is the lab's supervisor: it serves the package repository in the lab
-// and forwards ports of 127.0.0.1 into it, until ctx ends.
+// Serve is the lab's supervisor: it serves the package repository in the lab, is the machines' BMCs,
+// and forwards ports of 127.0.0.1 into the lab, until ctx ends.
 func Serve(ctx context.Context, name string, log *slog.Logger) error {
 	l, err := Find(name)
+	if err != nil {
+		return err
+	}
+	// The BMCs first: who finds the repository takes all for ready.
+	bmcs, err := l.listenBMCs(log)
 	if err != nil {
 		return err
 	}
@@ -125,6 +132,9 @@ func Serve(ctx context.Context, name string, log *slog.Logger) error {
 	log.Info("serving", "lab", name, "repository", repositoryAddress(), "forwards", forwards)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return ignoreClosed(server.Serve(repository)) })
+	for _, b := range bmcs {
+		group.Go(func() error { return ignoreClosed(b.server.ServeTLS(b.listener, "", "")) })
+	}
 	for i, listener := range listeners {
 		group.Go(func() error { return l.forward(listener, forwards[i].Target, log) })
 	}
@@ -133,9 +143,59 @@ func Serve(ctx context.Context, name string, log *slog.Logger) error {
 		for _, listener := range listeners {
 			listener.Close()
 		}
+		for _, b := range bmcs {
+			b.server.Close()
+		}
 		return server.Close()
 	})
 	return group.Wait()
+}
+
+// bmcServer is one machine's BMC at work.
+type bmcServer struct {
+	listener net.Listener
+	server   *http.Server
+}
+
+// listenBMCs opens the BMC of every machine that has one.
+func (l *Lab) listenBMCs(log *slog.Logger) ([]bmcServer, error) {
+	passwords, err := l.BMCPasswords()
+	if err != nil {
+		return nil, err
+	}
+	var out []bmcServer
+	for _, n := range l.state.Nodes {
+		if n.BMC == "" {
+			continue
+		}
+		conf, err := l.bmcTLS(n)
+		if err != nil {
+			return nil, fmt.Errorf("BMC of %s: %w", n.Name, err)
+		}
+		listener, err := listenBMC(l.Netns(), net.JoinHostPort(n.BMC, bmcPort))
+		if err != nil {
+			return nil, fmt.Errorf("BMC of %s: %w", n.Name, err)
+		}
+		b := &redfish{node: n.Name, user: bmcUser, password: passwords[n.Name], machine: bmcPower{l, n.Name},
+			mode: func() BMCMode { return l.bmcMode(n.Name) }, log: log}
+		out = append(out, bmcServer{listener, &http.Server{Handler: b.handler(), TLSConfig: conf, ReadHeaderTimeout: 10 * time.Second,
+			ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}})
+	}
+	return out, nil
+}
+
+// listenBMC listens at the address of a BMC, also while a dead one's address is nobody's.
+func listenBMC(path, address string) (listener net.Listener, err error) {
+	free := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var set error
+		err := c.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_FREEBIND, 1) })
+		return errors.Join(err, set)
+	}}
+	err = onLabNetwork(path, func() (err error) {
+		listener, err = free.Listen(context.Background(), "tcp", address)
+		return err
+	})
+	return listener, err
 }
 
 func (l *Lab) saveSupervisor(forwards []Forward) error {

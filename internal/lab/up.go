@@ -119,6 +119,9 @@ func prepare(ctx context.Context, o Options, fresh *Lab, spec imageSpec, emit pr
 	if err := l.ensureKeys(); err != nil {
 		return nil, err
 	}
+	if err := l.ensureBMCs(); err != nil {
+		return nil, err
+	}
 	if err := l.writeCluster(spec.Suite, o.Set); err != nil {
 		return nil, err
 	}

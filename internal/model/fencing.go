@@ -65,6 +65,7 @@ func (n Node) HasBMC() bool { return n.BMC != BMC{} }
 // 'nines fence password'; nines never makes one.
 func (n Node) BMCPassword() string { return "bmc/" + n.Name + "/password" }
 
-// BMCCertificate is the name of the secret beside it that holds the SHA-256 of the certificate the BMC must show, hex.
-// It is no secret, but belongs to the password: whoever shows another one is not given the password.
+// BMCCertificate is the name of the secret beside it that holds the certificate the BMC must show, as PEM. It
+// is no secret, but belongs to the password: whoever shows another one is not given the password. It appears when the BMC
+// was first asked with the password.
 func (n Node) BMCCertificate() string { return "bmc/" + n.Name + "/certificate" }

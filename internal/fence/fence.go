@@ -1,0 +1,237 @@
+// Package fence switches the power of machines through their baseboard management controllers (BMCs), over Redfish
+// or IPMI, and says what is wrong with a BMC before it is needed.
+//
+// Invariants: Switch returns without an error only after the BMC itself has said that the power is as it was wanted; a
+// password goes to nobody who shows another certificate than the one that was kept; no error holds a password. It
+// must never decide whose power is switched.
+package fence
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"nines/internal/model"
+)
+
+// Power is the state of a machine's power.
+type Power string
+
+// The states of power.
+const (
+	On  Power = "on"
+	Off Power = "off"
+)
+
+// Device is a machine's BMC, with what it takes to be let in.
+type Device struct {
+	Node     string
+	BMC      model.BMC
+	Password string
+	// Certificate is the one the BMC must show, as PEM. Empty: the first one is taken, see Result.Certificate. IPMI has none.
+	Certificate string
+}
+
+// Trouble is a kind of thing that is wrong with a BMC.
+type Trouble string
+
+// The kinds of trouble. They are the ends of the conditions' codes.
+const (
+	Unreachable Trouble = "unreachable" // it does not answer, or not as its protocol says
+	Credentials Trouble = "credentials" // it refuses user or password
+	Certificate Trouble = "certificate" // it shows another certificate than the one that was kept
+	Slow        Trouble = "slow"        // it answers, later than slowAfter
+)
+
+// Error says why a BMC could not be used.
+type Error struct {
+	Node    string
+	Trouble Trouble
+	Err     error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("BMC of %s: %v", e.Node, e.Err) }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Hint says what to do now.
+func (e *Error) Hint() string { return Hint(e.Trouble, e.Node) }
+
+// Hint says what to do about a trouble.
+func Hint(t Trouble, node string) string {
+	switch t {
+	case Credentials:
+		return "hand over the right password with 'nines fence password " + node + "', or set the account right on the BMC"
+	case Certificate:
+		return "was it replaced? compare the fingerprint on the BMC itself, then 'nines fence password " + node + " --new-certificate'"
+	case Slow:
+		return "look at the BMC's load and sessions; many recover by a reset of the BMC itself ('nines fence test " + node + "' measures again)"
+	}
+	return "is its network up, is the address in cluster.yaml right? many hung BMCs recover by a reset of the BMC itself, or by pulling the machine's power cords"
+}
+
+// Limits of time. A BMC is a small computer: seconds are usual.
+const (
+	dialLimit   = 3 * time.Second
+	testLimit   = 20 * time.Second
+	switchLimit = 60 * time.Second
+	slowAfter   = 5 * time.Second
+	askAgain    = 500 * time.Millisecond
+)
+
+// session is a BMC that has let us in.
+type session interface {
+	power(ctx context.Context) (Power, error)
+	set(ctx context.Context, want Power) error
+	close()
+}
+
+// Result is what a test of a BMC showed.
+type Result struct {
+	Node     string            `json:"node"`
+	Address  string            `json:"address"`
+	Protocol model.BMCProtocol `json:"protocol"`
+	At       time.Time         `json:"at"`
+	Took     time.Duration     `json:"took"`
+	// Trouble is empty when all is well; Text says what was seen.
+	Trouble Trouble `json:"trouble,omitempty"`
+	Text    string  `json:"text,omitempty"`
+	Power   Power   `json:"power,omitempty"`
+	// Fingerprint is the SHA-256 of the certificate the BMC showed.
+	Fingerprint string `json:"fingerprint,omitempty"`
+	// Certificate is that certificate, as PEM, if the BMC was let in by it for the first time: to be kept.
+	Certificate string `json:"-"`
+}
+
+// Test proves that the BMC answers, lets us in and knows the power's state. It changes nothing.
+func Test(ctx context.Context, d Device) Result {
+	began := time.Now()
+	r := Result{Node: d.Node, Address: d.BMC.Address, Protocol: d.BMC.Protocol, At: began.UTC()}
+	ctx, cancel := context.WithTimeout(ctx, testLimit)
+	defer cancel()
+	shown := &shown{}
+	err := with(ctx, d, shown, func(s session) (err error) {
+		r.Power, err = s.power(ctx)
+		return err
+	})
+	r.Took = time.Since(began).Round(time.Millisecond)
+	if shown.leaf != nil {
+		r.Fingerprint = Fingerprint(shown.leaf.Raw)
+	}
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		r.Trouble, r.Text = e.Trouble, e.Err.Error()
+	case r.Took > slowAfter:
+		r.Trouble, r.Text = Slow, fmt.Sprintf("it took %s to say that the power is %s", r.Took.Round(100*time.Millisecond), r.Power)
+	}
+	if err == nil && d.Certificate == "" && shown.leaf != nil {
+		r.Certificate = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: shown.leaf.Raw}))
+	}
+	return r
+}
+
+// Switch switches the machine's power and returns when the BMC says that it is so.
+func Switch(ctx context.Context, d Device, want Power) error {
+	if d.BMC.Protocol == model.Redfish && d.Certificate == "" {
+		return &Error{d.Node, Certificate, errors.New("it was never tested: nobody knows the certificate it must show")}
+	}
+	ctx, cancel := context.WithTimeout(ctx, switchLimit)
+	defer cancel()
+	return with(ctx, d, &shown{}, func(s session) error {
+		have, err := s.power(ctx)
+		if err != nil || have == want {
+			return err
+		}
+		if err := s.set(ctx, want); err != nil {
+			return err
+		}
+		for {
+			select {
+			case <-ctx.Done():
+				return &Error{d.Node, Unreachable, fmt.Errorf("it took the order to switch the power %s, but did not say that it is so within %s", want, switchLimit)}
+			case <-time.After(askAgain):
+			}
+			if have, err = s.power(ctx); err == nil && have == want {
+				return nil
+			}
+		}
+	})
+}
+
+// with opens a session, has f use it and closes it. Its errors are *Error.
+func with(ctx context.Context, d Device, seen *shown, f func(session) error) error {
+	s, err := open(ctx, d, seen)
+	if err == nil {
+		defer s.close()
+		err = f(s)
+	}
+	if err == nil {
+		return nil
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	if ctx.Err() != nil && !errors.Is(err, errOtherCertificate) {
+		return &Error{d.Node, Unreachable, fmt.Errorf("no answer in time: %w", withoutPassword(err, d.Password))}
+	}
+	return &Error{d.Node, troubleOf(err), withoutPassword(err, d.Password)}
+}
+
+func open(ctx context.Context, d Device, seen *shown) (session, error) {
+	switch {
+	case d.BMC.Protocol == model.IPMI:
+		return openIPMI(ctx, d)
+	case d.BMC.Protocol == model.Redfish:
+		return openRedfish(ctx, d, seen)
+	}
+	return nil, fmt.Errorf("unknown protocol %q", d.BMC.Protocol)
+}
+
+func troubleOf(err error) Trouble {
+	switch {
+	case errors.Is(err, errOtherCertificate):
+		return Certificate
+	case refusedRedfish(err), refusedIPMI(err):
+		return Credentials
+	}
+	return Unreachable
+}
+
+// withoutPassword makes sure of an invariant: the text of an error comes from libraries and from the BMC.
+func withoutPassword(err error, password string) error {
+	if password == "" || !strings.Contains(err.Error(), password) {
+		return err
+	}
+	return errors.New(strings.ReplaceAll(err.Error(), password, "<password>"))
+}
+
+// Fingerprint names a certificate as BMCs and 'openssl x509 -fingerprint -sha256' do, without the colons.
+func Fingerprint(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}
+
+// FingerprintPEM is Fingerprint of a certificate that was kept; "" if it is none.
+func FingerprintPEM(text string) string {
+	if c, err := parseCertificate(text); err == nil {
+		return Fingerprint(c.Raw)
+	}
+	return ""
+}
+
+func parseCertificate(text string) (*x509.Certificate, error) {
+	block, _ := pem.Decode([]byte(text))
+	if block == nil {
+		return nil, errors.New("the certificate that was kept is not PEM")
+	}
+	return x509.ParseCertificate(block.Bytes)
+}
