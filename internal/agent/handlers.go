@@ -56,6 +56,12 @@ func (a *Agent) handler() http.Handler {
 	handle("GET "+api.PathCredentials, operators, a.getCredential)
 	handle("POST "+api.PathSignal, operators, a.postSignal)
 	handle("PUT "+api.PathBinary, operators, a.putBinary)
+	handle("POST "+api.PathFence, operators, a.postFence)
+	handle("GET "+api.PathFence, operators, a.getFence)
+	handle("POST "+api.PathFenceTest, operators, a.postFenceTest)
+	handle("PUT "+api.PathFencePassword, operators, a.putFencePassword)
+	handle("POST "+api.PathBMC, nodes, a.postBMC)
+	handle("POST "+api.PathBMCOrder, nodes, a.postBMCOrder)
 	return mux
 }
 

@@ -45,15 +45,18 @@ func (a *Agent) lead(ctx context.Context, s store.Store, lease store.Lease) {
 	if err := l.Resume(ctx); err != nil {
 		a.Log.Warn("cannot tell whether an apply is unfinished", "err", err)
 	}
-	a.leader.Store(&leadership{Leader: l, ctx: ctx, fence: lease.Fence()})
-	var healing sync.WaitGroup
-	healing.Go(func() { a.heal(ctx, s, l, lease.Fence()) })
-	healing.Go(func() { a.renew(ctx, s, l, lease.Fence()) })
-	healing.Go(func() { a.careForDisks(ctx, s, l, lease.Fence()) })
+	leading := &leadership{Leader: l, ctx: ctx, fence: lease.Fence()}
+	a.leader.Store(leading)
+	var duties sync.WaitGroup
+	duties.Go(func() { a.heal(ctx, s, l, lease.Fence()) })
+	duties.Go(func() { a.renew(ctx, s, l, lease.Fence()) })
+	duties.Go(func() { a.careForDisks(ctx, s, l, lease.Fence()) })
+	duties.Go(func() { a.watchBMCs(ctx, s, lease.Fence()) })
+	duties.Go(func() { a.adoptOrders(ctx, s, leading) })
 	a.rotate(ctx, s, l)
 	<-ctx.Done()
 	a.leader.Store(nil)
-	healing.Wait()
+	duties.Wait()
 	l.Wait()
 	a.Log.Info("no longer leading")
 	resign, done := context.WithTimeout(context.WithoutCancel(ctx), time.Second)

@@ -17,6 +17,7 @@ import (
 
 	"nines/internal/api"
 	"nines/internal/converge"
+	"nines/internal/fence"
 	"nines/internal/heal"
 	"nines/internal/health"
 	"nines/internal/model"
@@ -126,6 +127,7 @@ func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) error {
 	var frozen []health.Condition
 	recoveries := map[string]heal.Record{}
 	var out drained
+	var tests map[string]fence.Result
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		var err error
@@ -142,8 +144,14 @@ func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) error {
 			a.Log.Debug("node that is out for its disk", "err", err)
 		}
 	})
+	wg.Go(func() {
+		var err error
+		if tests, _, err = bmcTests(ctx, s); err != nil {
+			a.Log.Debug("tests of BMCs", "err", err)
+		}
+	})
 	wg.Wait()
-	st.Conditions = slices.Concat(a.meant(c, a.judge(c, &st), out.Node), a.diskConditions(c, st.Nodes, out.Node), recovering(recoveries), frozen)
+	st.Conditions = slices.Concat(a.meant(c, a.judge(c, &st), out.Node), a.diskConditions(c, st.Nodes, out.Node), recovering(recoveries), frozen, bmcConditions(c, tests))
 	health.Sort(st.Conditions)
 	st.Healthy = health.Healthy(st.Conditions)
 	a.foldWaits(c, &st, recoveries)

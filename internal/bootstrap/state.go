@@ -67,10 +67,13 @@ func (e *StateError) Unwrap() error { return e.Err }
 // Hint says what to do now.
 func (e *StateError) Hint() string { return e.Next }
 
+// stateIn is the folder of the operator's state.
+func stateIn(dir string) string { return filepath.Join(dir, stateDir) }
+
 // openState reads the state, makes what a new cluster needs, and renews the operator's
 // certificate. It holds a lock until close.
 func openState(dir, cluster string, now time.Time) (*state, error) {
-	s := &state{dir: filepath.Join(dir, stateDir)}
+	s := &state{dir: stateIn(dir)}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, &StateError{Path: s.dir, Text: "cannot be made", Next: "nines keeps the cluster's keys there: make the folder of cluster.yaml writable", Err: err}
 	}

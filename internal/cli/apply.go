@@ -19,6 +19,7 @@ import (
 	"nines/internal/bootstrap"
 	"nines/internal/cli/live"
 	"nines/internal/cli/view"
+	"nines/internal/config"
 	"nines/internal/converge"
 	"nines/internal/model"
 	"nines/internal/plan"
@@ -70,6 +71,9 @@ func (g *globals) apply(ctx context.Context, s *app.Session, c consent) error {
 	}
 	agents, err := s.Agents()
 	if err != nil {
+		return err
+	}
+	if err := s.HandOverPasswords(ctx); err != nil {
 		return err
 	}
 	if c.agreed == "" {
@@ -323,9 +327,29 @@ func whoami() string {
 	return strings.TrimSuffix(name+"@"+host, "@")
 }
 
+// keepLabPasswords does for the machines of a lab what an operator does with 'nines fence password'.
+func (g *globals) keepLabPasswords(clusterFile string) error {
+	l, ok := labOf(clusterFile)
+	if !ok {
+		return nil
+	}
+	passwords, err := l.BMCPasswords()
+	if err != nil || len(passwords) == 0 {
+		return err
+	}
+	c, err := config.Load(clusterFile)
+	if err != nil {
+		return err
+	}
+	return bootstrap.KeepPasswords(l.Dir(), c.Name, passwords)
+}
+
 // deployLab deploys a lab's cluster as that of real servers is deployed: by a process of
 // this program that lives in the lab's network.
 func (g *globals) deployLab(ctx context.Context, clusterFile string) error {
+	if err := g.keepLabPasswords(clusterFile); err != nil {
+		return err
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("deploy: %w", err)

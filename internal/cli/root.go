@@ -35,7 +35,7 @@ func commands() []group {
 		{"describe", "Describe a cluster:", []func(*globals) *cobra.Command{
 			newInitCommand, newSchemaCommand, newRenderCommand, newCheckCommand}},
 		{"operate", "Deploy and run it:", []func(*globals) *cobra.Command{
-			newPlanCommand, newApplyCommand, newStatusCommand, newRecoverCommand, newUpgradeCommand}},
+			newPlanCommand, newApplyCommand, newStatusCommand, newRecoverCommand, newFenceCommand, newUpgradeCommand}},
 		{"prove", "Try it and prove it:", []func(*globals) *cobra.Command{
 			func(g *globals) *cobra.Command { return newLabCommand(g.deployLab) },
 			func(g *globals) *cobra.Command { return newSmokeCommand(g, g.smokeHere) },

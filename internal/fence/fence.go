@@ -47,6 +47,8 @@ const (
 	Credentials Trouble = "credentials" // it refuses user or password
 	Certificate Trouble = "certificate" // it shows another certificate than the one that was kept
 	Slow        Trouble = "slow"        // it answers, later than slowAfter
+	// OtherMachine: what it says of the power cannot be true of this machine.
+	OtherMachine Trouble = "other-machine"
 )
 
 // Error says why a BMC could not be used.
@@ -71,6 +73,8 @@ func Hint(t Trouble, node string) string {
 		return "hand over the right password with 'nines fence password " + node + "', or set the account right on the BMC"
 	case Certificate:
 		return "was it replaced? compare the fingerprint on the BMC itself, then 'nines fence password " + node + " --new-certificate'"
+	case OtherMachine:
+		return "is bmc.address of " + node + " in cluster.yaml that of another machine? Until it is right, nothing may be switched through it"
 	case Slow:
 		return "look at the BMC's load and sessions; many recover by a reset of the BMC itself ('nines fence test " + node + "' measures again)"
 	}

@@ -29,6 +29,11 @@ func newRedactor(services []service.Service, c *model.Cluster, s secret.Source) 
 			}
 		}
 	}
+	for _, n := range c.Nodes {
+		if v, err := s.Get(n.BMCPassword()); err == nil && n.HasBMC() && len(v) >= shortestSecret {
+			pairs = append(pairs, v, "<secret:"+n.BMCPassword()+">")
+		}
+	}
 	return redactor{strings.NewReplacer(pairs...)}
 }
 
