@@ -37,7 +37,8 @@ after 'nines lab down'. It needs root.`,
 	name := cmd.PersistentFlags().String("name", lab.DefaultName, "`NAME` of the lab; two labs side by side need two names")
 	cmd.AddCommand(
 		newLabUpCommand(name, deploy), newLabDownCommand(name), newLabStatusCommand(name),
-		newLabSSHCommand(name), newLabPowerCommand(name), newLabCableCommand(name), newLabBMCCommand(name), newLabExecCommand(name), newLabServeCommand(name),
+		newLabSSHCommand(name), newLabPowerCommand(name), newLabCableCommand(name), newLabBMCCommand(name), newLabCutCommand(name), newLabIsolateCommand(name),
+		newLabLossCommand(name), newLabClaimCommand(name), newLabHealCommand(name), newLabExecCommand(name), newLabServeCommand(name),
 	)
 	return cmd
 }
@@ -182,6 +183,7 @@ func writeLabStatus(cmd *cobra.Command, s lab.Status) error {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", n.Name, n.Address, n.Power, bmc)
 	}
+	writeDisorder(w, s)
 	if !s.Serving {
 		fmt.Fprintf(w, "package source\tdoes not answer: nines lab up starts it again\n")
 	}

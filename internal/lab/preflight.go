@@ -45,6 +45,7 @@ var tools = []struct{ program, pkg string }{
 	{"systemd-nspawn", "systemd-container"},
 	{"debootstrap", "debootstrap"},
 	{"mkfs.ext4", "e2fsprogs"},
+	{"nft", "nftables"},
 }
 
 // preflight finds everything that would stop a lab from coming up before

@@ -16,6 +16,10 @@ type Status struct {
 	Nodes    []NodeStatus `json:"nodes"`
 	Serving  bool         `json:"serving"` // the package repository answers
 	Forwards []Forward    `json:"forwards"`
+	// Cuts, Loss (percent, by machine) and Impostor are what was done to the network between the machines.
+	Cuts     []Cut          `json:"cuts,omitempty"`
+	Loss     map[string]int `json:"loss,omitempty"`
+	Impostor string         `json:"impostor,omitempty"`
 }
 
 // NodeStatus is what is true of one machine.
@@ -53,6 +57,11 @@ func (l *Lab) Status(ctx context.Context) (Status, error) {
 		}
 		s.Nodes = append(s.Nodes, node)
 	}
+	d, err := l.disorderNow()
+	if err != nil {
+		return s, err
+	}
+	s.Cuts, s.Loss, s.Impostor = d.Cuts, d.Loss, d.Impostor
 	if s.Serving = l.repositoryServes(); s.Serving {
 		supervisor, err := l.readSupervisor()
 		if err != nil {
