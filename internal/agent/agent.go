@@ -64,6 +64,8 @@ type Agent struct {
 	leader atomic.Pointer[leadership]
 	spec   atomic.Pointer[model.Cluster] // nil while it is not known
 	life   context.Context
+
+	duplicates duplicates
 }
 
 // ErrNewBinary is why Run ends after an upgrade: systemd starts the new executable.
@@ -72,6 +74,7 @@ var ErrNewBinary = errors.New("a new executable was installed")
 // New wires an agent; nothing runs yet.
 func New(o Options) *Agent {
 	a := &Agent{Options: o, started: time.Now()}
+	a.duplicates.others = othersByARP
 	a.cache = &cache{dir: model.PathState}
 	a.peers = api.NewClient(o.Client, nil)
 	a.secrets = &secrets{key: o.Key, cache: a.cache}
@@ -106,6 +109,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	wg.Go(func() { a.measureDisks(ctx) })
 	wg.Go(func() { a.endStale(ctx) })
 	wg.Go(func() { a.frozen.run(ctx, a.env) })
+	wg.Go(func() { a.watchDuplicates(ctx) })
 	wg.Go(func() {
 		if err := a.coordinate(ctx); err != nil && ctx.Err() == nil {
 			exit(err)

@@ -70,6 +70,9 @@ func (a *Agent) report(ctx context.Context, look api.Look) api.NodeReport {
 		rep.Quorum, _ = m.HasQuorum()
 	}
 	rep.Ailing, rep.Silent = a.frozen.ailing(ctx, a.Config.Node, time.Now())
+	if c := a.spec.Load(); c != nil {
+		rep.Conditions = a.duplicates.conditions(c.VIP.Address.Addr())
+	}
 	if look == api.LookAtHealth {
 		return rep
 	}
@@ -279,6 +282,10 @@ func nodeConditions(n api.NodeStatus) []health.Condition {
 			out = append(out, health.Condition{Code: "service-not-serving", Follows: name, Severity: health.Warning, Node: n.Node, Service: name,
 				Text: o.Reason, Hint: "look at its log on " + n.Node})
 		}
+	}
+	for _, cond := range n.Report.Conditions {
+		cond.Node = n.Node
+		out = append(out, cond)
 	}
 	for _, d := range n.Report.Drift {
 		out = append(out, health.Condition{Code: "drift", Severity: health.Warning, Node: n.Node, Follows: idle(d.ID),

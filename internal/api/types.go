@@ -98,6 +98,8 @@ type NodeReport struct {
 	Ailing []supervise.Ailing `json:"ailing,omitempty"`
 	Silent int                `json:"silent,omitempty"`
 	Disks  []disk.Level       `json:"disks,omitempty"`
+	// Conditions are what is wrong that no service is about; Node is filled in by whoever asks.
+	Conditions []health.Condition `json:"conditions,omitempty"`
 }
 
 // Drift is one resource that is not as it was last applied.
