@@ -153,6 +153,14 @@ func (m labMachines) Lose(_ context.Context, node, path string) error {
 func (m labMachines) CableOut(ctx context.Context, node string) error {
 	return m.lab.CableOut(ctx, node)
 }
+func (m labMachines) Isolate(ctx context.Context, node string) error {
+	return m.lab.Isolate(ctx, node)
+}
+func (m labMachines) CutOneWay(ctx context.Context, from, to string) error {
+	return m.lab.CutOff(ctx, from, to, true)
+}
+func (m labMachines) Claim(ctx context.Context) error                { return m.lab.Claim(ctx, "") }
+func (m labMachines) Mend(ctx context.Context) error                 { return m.lab.Mend(ctx) }
 func (m labMachines) CableIn(ctx context.Context, node string) error { return m.lab.CableIn(ctx, node) }
 
 // The disk of a machine is filled from fillLeft at fillRate: much faster than a log that runs away, slowly enough that somebody who looks once

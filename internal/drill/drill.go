@@ -48,6 +48,8 @@ type Drill struct {
 	Service string `json:"service,omitempty"`
 	// Site, if set, says how more than one machine goes down.
 	Site *Site `json:"-"`
+	// Network, with ByNetwork, says what happens to the network between machines.
+	Network *Disorder `json:"-"`
 	// Hold is how long the fault lasts at least; a kill ends by itself.
 	Hold time.Duration `json:"-"`
 	// Says is the code of a condition of the hurt node that status must show while the fault lasts.
@@ -68,6 +70,8 @@ const (
 	ByDisk   Way = "disk"  // something fills it
 	ByClock  Way = "clock" // Keystone's
 	BySignal Way = "signal"
+	// ByNetwork: the machines run, and the network between them is not as it should be.
+	ByNetwork Way = "network"
 )
 
 // Site is a fault of more than one machine. Clients are promised nothing but that
@@ -176,6 +180,12 @@ func Catalogue(c *model.Cluster, services []service.Service) []Drill {
 	apis := APIs(c, services)
 	for _, d := range powerDrills(c) {
 		out = append(out, limitAPIs(d, "", apis))
+	}
+	for _, d := range partitionDrills(c) {
+		if !d.Network.Claim {
+			d = limitAPIs(d, "", apis)
+		}
+		out = append(out, d)
 	}
 	out = append(out, siteDrills(c)...)
 	out = append(out, lastDrills(c)...)
@@ -357,6 +367,7 @@ type Machines interface {
 	RightKeystone(ctx context.Context, node string) error
 	// Shell runs a script as root on a machine that is on, and returns what it printed.
 	Shell(ctx context.Context, node, script string) (string, error)
+	Links
 }
 
 // Person is somebody who answers what only a person can.

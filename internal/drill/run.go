@@ -114,7 +114,7 @@ type run struct {
 // the run was interrupted); a failed verdict is no error.
 func (r *Runner) Run(ctx context.Context, d Drill, seed uint64) (Report, error) {
 	if d.Way != BySignal && r.Machines == nil {
-		return Report{}, fmt.Errorf("%s: nobody can switch a machine off here, pull its cable, fill its disk or set its clock: in a lab this drill works", d.Name)
+		return Report{}, fmt.Errorf("%s: nobody can switch a machine off here, touch its network, fill its disk or set its clock: in a lab this drill works", d.Name)
 	}
 	started := time.Now()
 	x := &run{Runner: r, drill: d, rng: rand.New(rand.NewPCG(seed, 0)), wounded: map[string]bool{},
@@ -353,11 +353,16 @@ func (x *run) hurt(ctx context.Context) (err error) {
 			return x.Machines.Fill(ctx, node)
 		case x.drill.Way == ByClock:
 			return x.Machines.SkewKeystone(ctx, node, skew)
+		case x.drill.Way == ByNetwork:
+			return x.disturb(ctx)
 		}
 		return x.Injector.Signal(ctx, node, x.drill.Fault.Unit, x.drill.Fault.Signal)
 	})
 	if err != nil {
 		return err
+	}
+	if x.drill.Way == ByNetwork {
+		return x.disturbed(ctx)
 	}
 	if err := x.hold(ctx); err != nil || x.drill.Site == nil {
 		return err
@@ -545,6 +550,9 @@ func (x *run) undo(ctx context.Context) error {
 	case x.drill.Way == ByCable:
 		title = "put the cable of " + x.report.Node + " in again"
 		f = func() error { return x.Machines.CableIn(ctx, x.report.Node) }
+	case x.drill.Way == ByNetwork:
+		title = "mend the network"
+		f = func() error { return x.Machines.Mend(ctx) }
 	case x.drill.Fault.Heal != 0 && !x.mended:
 		title = fmt.Sprintf("end the fault of %s on %s", x.drill.Fault.Unit, x.report.Node)
 		f = func() error {
@@ -584,7 +592,7 @@ func (x *run) see(s Snapshot, since time.Duration) {
 	}
 	for _, c := range s.Conditions {
 		x.said = x.said || c.Code == x.drill.Says && c.Node == x.report.Node
-		if x.drill.Site == nil && c.Code == "galera-non-primary" && c.Severity == health.Critical && c.Node != x.report.Node {
+		if x.drill.Site == nil && c.Code == "galera-non-primary" && c.Severity == health.Critical && !slices.Contains(x.victims, c.Node) {
 			x.wounded[c.Node+" lost the database's majority though it was not hurt"] = true
 		}
 	}

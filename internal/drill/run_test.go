@@ -63,12 +63,17 @@ type site struct {
 	// One member has another history; whether the product asks a person then, and keeps what was not chosen.
 	diverged, refuses, kept bool
 	says                    string // what status says of the node that is hurt
+	// Of the network: when an address was claimed, when status tells, whether a minority can be reached and writes.
+	claimed          time.Time
+	alarmAfter       time.Duration
+	unreached, split bool
 }
 
 func (s *site) Snapshot(context.Context) (Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	snap := Snapshot{VIPHolders: []string{s.vip}, Leader: "ctl1", Nodes: map[string]map[string]service.Observation{}}
+	snap.Conditions = append(snap.Conditions, s.alarm()...)
 	for _, n := range testCluster().Nodes {
 		if last := s.last(n.Name); s.stuck != "" && last != "" && last != "on" {
 			snap.Conditions = append(snap.Conditions, health.Condition{Code: codeStuck, Service: s.stuck, Text: "last-missing: " + n.Name + " was still serving"})
@@ -513,7 +518,7 @@ func TestCatalogueNames(t *testing.T) {
 		names = append(names, d.Name)
 	}
 	want := []string{"vip-holder-power-off", "db-writer-power-off", "rabbitmq-node-power-off",
-		"disk-full-galera", "disk-full-rabbitmq", "clock-jump", "management-nic-cut", "site-power-cut", "site-clean-stop", "two-of-three-lost", "galera-grastate-missing",
+		"disk-full-galera", "disk-full-rabbitmq", "clock-jump", "management-nic-cut", "partition-minority", "partition-asymmetric", "vip-duplicate", "site-power-cut", "site-clean-stop", "two-of-three-lost", "galera-grastate-missing",
 		"galera-diverged", "galera-one-member-gone", "leader-killed-during-recovery", "rabbitmq-last-node-gone", "kill-keystone", "freeze-keystone", "kill-haproxy", "freeze-haproxy"}
 	if !slices.Equal(names, want) {
 		t.Errorf("%q", names)
