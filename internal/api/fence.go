@@ -2,7 +2,10 @@ package api
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
+	"time"
 
 	"nines/internal/fence"
 	"nines/internal/model"
@@ -58,9 +61,23 @@ func (c *Client) Fence(ctx context.Context, req FenceRequest) (o fence.Order, er
 	return o, c.leader(ctx, http.MethodPost, PathFence, req, &o)
 }
 
+// orderAnswer bounds one agent's answer about an order: the one that is asked first may just have lost its power, and
+// a connection to it says nothing for minutes.
+const orderAnswer = 2 * time.Second
+
 // FenceOrder asks for the latest order.
 func (c *Client) FenceOrder(ctx context.Context) (o fence.Order, err error) {
-	return o, c.any(ctx, http.MethodGet, PathFence, nil, &o)
+	var errs []error
+	for _, addr := range c.addrs {
+		each, cancel := context.WithTimeout(ctx, orderAnswer)
+		err := c.call(each, http.MethodGet, addr, PathFence, nil, &o)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return o, err
+		}
+		errs = append(errs, fmt.Errorf("agent %s: %w", addr, err))
+	}
+	return o, &NobodyError{Err: errors.Join(errs...)}
 }
 
 // FenceTest has all controllers test BMCs.

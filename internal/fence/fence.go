@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -185,10 +186,39 @@ func with(ctx context.Context, d Device, seen *shown, f func(session) error) err
 		return e
 	}
 	if ctx.Err() != nil && !errors.Is(err, errOtherCertificate) {
-		return &Error{d.Node, Unreachable, fmt.Errorf("no answer in time: %w", withoutPassword(err, d.Password))}
+		return &Error{d.Node, Unreachable, oneLine(fmt.Errorf("no answer in time: %w", withoutPassword(err, d.Password)))}
 	}
-	return &Error{d.Node, troubleOf(err), withoutPassword(err, d.Password)}
+	trouble := troubleOf(err)
+	if trouble == Credentials {
+		err = &plain{"it refuses the user " + d.BMC.User + ": the password is wrong, or the account may not do this", err}
+	}
+	return &Error{d.Node, trouble, oneLine(withoutPassword(err, d.Password))}
 }
+
+// longestText is as much of an error as anybody reads; BMCs answer whole pages.
+const longestText = 240
+
+// oneLine keeps the cause of an error and takes the request from before it and the lines from its text.
+func oneLine(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) && err == error(u) {
+		err = u.Err
+	}
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	if r := []rune(text); len(r) > longestText {
+		text = string(r[:longestText]) + " ..."
+	}
+	return &plain{text, err}
+}
+
+// plain is an error with a shorter text.
+type plain struct {
+	text string
+	err  error
+}
+
+func (e *plain) Error() string { return e.text }
+func (e *plain) Unwrap() error { return e.err }
 
 func open(ctx context.Context, d Device, seen *shown) (session, error) {
 	switch {

@@ -27,6 +27,12 @@ type network struct {
 // lab's package source, are.
 func (n network) operator() netip.Addr { return n.prefix.Addr().Next() }
 
+// bridgeMAC is the hardware address of the bridge, derived as those of the machines are.
+func (n network) bridgeMAC() net.HardwareAddr {
+	ip := n.operator().As4()
+	return net.HardwareAddr{0x02, 'b', ip[0], ip[1], ip[2], ip[3]}
+}
+
 // RFC 2544 reserves 198.18.0.0/15 for tests of network equipment, so the block
 // is nobody's real network. Labs side by side may use the same addresses: each
 // is in a namespace of its own.
@@ -119,6 +125,11 @@ func makeBridge(h *netlink.Handle, n network) error {
 	}
 	bridge, err := h.LinkByName(n.bridge)
 	if err != nil {
+		return err
+	}
+	// Without one of its own a bridge takes the lowest hardware address of its ports: the loss of that machine
+	// would have all others send what is for the operator and the BMCs to nobody, until they ask anew.
+	if err := h.LinkSetHardwareAddr(bridge, n.bridgeMAC()); err != nil {
 		return err
 	}
 	addr := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(n.operator(), n.prefix.Bits()))}

@@ -1,0 +1,116 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"nines/internal/api"
+	"nines/internal/converge"
+	"nines/internal/fence"
+	"nines/internal/model"
+	"nines/internal/secret"
+	"nines/internal/store/memstore"
+)
+
+func TestBMCConditions(t *testing.T) {
+	bmc := model.BMC{Protocol: model.Redfish, Address: "198.51.100.11", User: "nines"}
+	c := &model.Cluster{Fencing: model.FencingOn}
+	tests := map[string]fence.Result{}
+	for trouble, code := range map[fence.Trouble]string{"": "", fence.Unreachable: "bmc-unreachable", fence.Credentials: "bmc-credentials",
+		fence.Certificate: "bmc-certificate", fence.Slow: "bmc-slow", fence.OtherMachine: "bmc-other-machine"} {
+		c.Nodes = []model.Node{{Name: "ctl1", BMC: bmc}, {Name: "ctl2", BMC: bmc}, {Name: "ctl3"}}
+		tests["ctl1"] = fence.Result{Node: "ctl1", Address: bmc.Address, Protocol: bmc.Protocol, Trouble: trouble, Text: "seen"}
+		got := bmcConditions(c, tests)
+		switch {
+		case code == "" && len(got) != 0:
+			t.Errorf("all is well: %+v", got)
+		case code != "" && (len(got) != 1 || got[0].Code != code || got[0].Node != "ctl1" || got[0].Hint == ""):
+			t.Errorf("%+v, want %s", got, code)
+		}
+	}
+	c.Nodes[0].BMC.Address = "198.51.100.99"
+	if got := bmcConditions(c, tests); len(got) != 0 {
+		t.Errorf("the test was of another BMC: %+v", got)
+	}
+	c.Nodes[0].BMC, c.Fencing = bmc, model.FencingOff
+	if got := bmcConditions(c, tests); len(got) != 0 {
+		t.Errorf("nobody fences: %+v", got)
+	}
+}
+
+// An order is written down before anybody acts, one at a time, and ends with what became of it.
+func TestOrderIsCarriedOut(t *testing.T) {
+	ctx := t.Context()
+	st := memstore.New()
+	defer st.Close()
+	key, err := secret.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := cluster()
+	c.Nodes = append(c.Nodes, model.Node{Name: "cmp1", Roles: []model.Role{model.RoleCompute},
+		Addresses: map[model.NetworkName]netip.Addr{model.Management: netip.MustParseAddr("127.0.0.2")},
+		BMC:       model.BMC{Protocol: model.Redfish, Address: "127.0.0.1:1", User: "nines"}})
+	c.Nodes[0].Addresses = map[model.NetworkName]netip.Addr{model.Management: netip.MustParseAddr("127.0.0.3")}
+	raw, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.Put(ctx, converge.KeySpec, raw, 0); err != nil {
+		t.Fatal(err)
+	}
+	lease, err := st.Campaign(ctx, converge.LeaderLease, "ctl1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &Agent{Options: Options{Config: model.AgentConfig{Node: "ctl1"}, Log: slog.New(slog.DiscardHandler)}, peers: api.NewClient(nil, nil), life: ctx, secrets: newSecrets(t, t.TempDir(), key, st)}
+	defer a.peers.Close()
+	l := &leadership{ctx: ctx, fence: lease.Fence()}
+	give := func(id, node string) error {
+		_, err := a.order(ctx, st, l, api.FenceRequest{ID: id, Node: node, Action: fence.Cycle, Who: "me"})
+		return err
+	}
+	if err := give("1", "ctl1"); err == nil || !strings.Contains(err.Error(), "no bmc") {
+		t.Errorf("a node without a BMC: %v", err)
+	}
+	if err := give("1", "cmp1"); err != nil {
+		t.Fatal(err)
+	}
+	var o fence.Order
+	for deadline := time.Now().Add(5 * time.Second); ; {
+		if o, _, err = lastOrder(ctx, st); err != nil {
+			t.Fatal(err)
+		}
+		if !o.Open() {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("still open: %+v", o)
+		}
+		pause(ctx, 5*time.Millisecond)
+	}
+	if o.Executor != "ctl1" || o.Fence != int64(lease.Fence()) || !strings.Contains(o.Error, "never handed over") || o.Hint == "" {
+		t.Errorf("%+v", o)
+	}
+	// An order under way keeps others out; the same one again is no second one.
+	open, err := fence.NewOrder("2", "cmp1", fence.TurnOff, "another", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, _ = json.Marshal(open)
+	if _, err := st.Put(ctx, keyOrder, raw, -1); err != nil {
+		t.Fatal(err)
+	}
+	var e *api.Error
+	if err := give("3", "cmp1"); !errors.As(err, &e) || e.Code != api.CodeBusy {
+		t.Errorf("%v, want busy", err)
+	}
+	if err := give("2", "cmp1"); err != nil {
+		t.Errorf("the same order again: %v", err)
+	}
+}
