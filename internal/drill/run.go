@@ -590,6 +590,9 @@ func (x *run) see(s Snapshot, since time.Duration) {
 	if len(s.VIPHolders) > 1 {
 		x.double += since
 	}
+	if n := x.drill.Network; n != nil && n.OneWay {
+		return // two members that disagree about each other have all of them regroup: the limits say for how long
+	}
 	for _, c := range s.Conditions {
 		x.said = x.said || c.Code == x.drill.Says && c.Node == x.report.Node
 		if x.drill.Site == nil && c.Code == "galera-non-primary" && c.Severity == health.Critical && !slices.Contains(x.victims, c.Node) {

@@ -10,7 +10,7 @@ import (
 
 // drills are all of the core's.
 var drills = []string{"vip-holder-power-off", "db-writer-power-off", "rabbitmq-node-power-off", "kill-keystone", "kill-haproxy", "freeze-keystone",
-	"management-nic-cut", "disk-full-galera", "disk-full-rabbitmq", "clock-jump"}
+	"management-nic-cut", "disk-full-galera", "disk-full-rabbitmq", "clock-jump", "partition-minority", "vip-duplicate"}
 
 // siteDrills take more than one machine down. What they promise is that nothing is lost and that nobody lends a hand.
 var siteDrills = []string{"site-power-cut", "galera-one-member-gone", "leader-killed-during-recovery", "rabbitmq-last-node-gone"}
@@ -53,6 +53,8 @@ func TestCore(t *testing.T) {
 	t.Run("secrets stay secret", func(t *testing.T) { secretsStaySecret(t, cluster) })
 	t.Run("drift is seen and put back", func(t *testing.T) { drift(t, cluster) })
 	t.Run("certificates come to their end", func(t *testing.T) { certificates(t, cluster) })
+	t.Run("fencing", func(t *testing.T) { fencing(t, cluster) })
+	t.Run("cuts", func(t *testing.T) { cuts(t, cluster) })
 	for _, name := range drills {
 		t.Run(name, func(t *testing.T) { drilled(t, cluster, name) })
 	}

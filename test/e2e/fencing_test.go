@@ -1,0 +1,53 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// fencing breaks a BMC and mends it: status tells both, and nothing of the cluster itself changes. Then a machine's power
+// is switched for real.
+func fencing(t *testing.T, cluster string) {
+	bmc := func(mode string) { must(t, time.Minute, "lab", "--name", labName, "bmc", mode, "ctl2") }
+	t.Cleanup(func() { nines(t, time.Minute, "lab", "--name", labName, "bmc", "ok", "ctl2") })
+	must(t, time.Minute, "-c", cluster, "fence", "test")
+	for mode, code := range map[string]string{"password": "bmc-credentials", "certificate": "bmc-certificate", "dead": "bmc-unreachable"} {
+		bmc(mode)
+		if r := nines(t, time.Minute, "-c", cluster, "fence", "test", "ctl2"); r.code != 2 || !strings.Contains(r.stdout, strings.TrimPrefix(code, "bmc-")) {
+			t.Errorf("BMC %s: exit %d\n%s%s", mode, r.code, r.stdout, r.stderr)
+		}
+		if r := nines(t, time.Minute, "-c", cluster, "status"); r.code != 2 || !strings.Contains(r.stdout, code) {
+			t.Errorf("BMC %s: status exits %d without %s\n%s", mode, r.code, code, r.stdout)
+		}
+	}
+	bmc("ok")
+	must(t, time.Minute, "-c", cluster, "fence", "test", "ctl2")
+	must(t, 2*time.Minute, "-c", cluster, "fence", "off", "--yes", "ctl3")
+	if s := must(t, time.Minute, "lab", "--name", labName, "status"); !strings.Contains(s, "198.18.0.13  off") {
+		t.Errorf("the power of ctl3 is still on:\n%s", s)
+	}
+	if r := nines(t, time.Minute, "-c", cluster, "fence", "off", "--yes", "ctl2"); r.code != 1 || !strings.Contains(r.stderr, "is not taken away") {
+		t.Errorf("a second controller: exit %d\n%s", r.code, r.stderr)
+	}
+	must(t, 2*time.Minute, "-c", cluster, "fence", "on", "ctl3")
+	healthy(t, cluster)
+}
+
+// cuts are seen while they last, and end.
+func cuts(t *testing.T, cluster string) {
+	t.Cleanup(func() { nines(t, time.Minute, "lab", "--name", labName, "heal") })
+	must(t, time.Minute, "lab", "--name", labName, "cut", "--one-way", "ctl1", "ctl2")
+	must(t, time.Minute, "lab", "--name", labName, "cut", "ctl2", "ctl3")
+	s := must(t, time.Minute, "lab", "--name", labName, "status")
+	for _, want := range []string{"ctl1 does not reach ctl2", "ctl2 and ctl3 do not reach each other"} {
+		if !strings.Contains(s, want) {
+			t.Errorf("no %q in\n%s", want, s)
+		}
+	}
+	must(t, time.Minute, "lab", "--name", labName, "heal")
+	if s := must(t, time.Minute, "lab", "--name", labName, "status"); strings.Contains(s, "reach") {
+		t.Errorf("healed, and still:\n%s", s)
+	}
+	healthy(t, cluster)
+}
