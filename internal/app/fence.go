@@ -12,14 +12,14 @@ import (
 
 // KeepPassword keeps the password of a node's BMC, sealed, until there are agents to give it to.
 func (s *Session) KeepPassword(node, password string) error {
-	return bootstrap.KeepPasswords(filepath.Dir(s.File), s.Cluster.Name, map[string]string{node: password})
+	return bootstrap.KeepPasswords(filepath.Dir(s.File), map[string]string{node: password})
 }
 
 // HandOverPasswords gives the agents the passwords of BMCs that were kept for them. What is wrong with a BMC does not
 // stop it: status tells.
 func (s *Session) HandOverPasswords(ctx context.Context) error {
 	dir := filepath.Dir(s.File)
-	kept, err := bootstrap.Passwords(dir, s.Cluster.Name)
+	kept, err := bootstrap.Passwords(dir)
 	if err != nil || len(kept) == 0 {
 		return err
 	}
@@ -38,5 +38,5 @@ func (s *Session) HandOverPasswords(ctx context.Context) error {
 		}
 		given[n.Name] = password
 	}
-	return bootstrap.ForgetPasswords(dir, s.Cluster.Name, given)
+	return bootstrap.ForgetPasswords(dir, given)
 }

@@ -5,23 +5,25 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"time"
 
 	"nines/internal/secret"
 )
 
-// filePasswords holds the passwords of BMCs that no agent has been given yet, sealed as secrets.age is.
-const filePasswords = "bmc.age"
+// filePasswords holds the passwords of BMCs that no agent has been given yet, opened by filePasswordsKey: a key of their own,
+// because a cluster's identity is made by its first deployment and by nothing before.
+const (
+	filePasswords    = "bmc.age"
+	filePasswordsKey = "bmc.identity"
+)
 
-// KeepPasswords keeps passwords of BMCs, by node, until there are agents to give them to. It makes the
-// identity of a new cluster if there is none yet.
-func KeepPasswords(dir, cluster string, passwords map[string]string) error {
-	return editPasswords(dir, cluster, func(have secret.Map) { maps.Copy(have, passwords) })
+// KeepPasswords keeps passwords of BMCs, by node, until there are agents to give them to.
+func KeepPasswords(dir string, passwords map[string]string) error {
+	return editPasswords(dir, func(have secret.Map) { maps.Copy(have, passwords) })
 }
 
 // ForgetPasswords removes passwords that the agents have.
-func ForgetPasswords(dir, cluster string, passwords map[string]string) error {
-	return editPasswords(dir, cluster, func(have secret.Map) {
+func ForgetPasswords(dir string, passwords map[string]string) error {
+	return editPasswords(dir, func(have secret.Map) {
 		for node, password := range passwords {
 			if have[node] == password { // not a newer one
 				delete(have, node)
@@ -31,12 +33,12 @@ func ForgetPasswords(dir, cluster string, passwords map[string]string) error {
 }
 
 // Passwords returns the passwords that were kept, by node.
-func Passwords(dir, cluster string) (map[string]string, error) {
+func Passwords(dir string) (map[string]string, error) {
 	s := &state{dir: stateIn(dir)}
 	if _, err := os.Stat(s.path(filePasswords)); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	s, err := openState(dir, cluster, time.Now())
+	s, err := openFolder(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -44,8 +46,8 @@ func Passwords(dir, cluster string) (map[string]string, error) {
 	return s.passwords()
 }
 
-func editPasswords(dir, cluster string, edit func(secret.Map)) error {
-	s, err := openState(dir, cluster, time.Now())
+func editPasswords(dir string, edit func(secret.Map)) error {
+	s, err := openFolder(dir)
 	if err != nil {
 		return err
 	}
@@ -56,16 +58,18 @@ func editPasswords(dir, cluster string, edit func(secret.Map)) error {
 	}
 	edit(have)
 	if len(have) == 0 {
-		if err := os.Remove(s.path(filePasswords)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return &StateError{Path: s.path(filePasswords), Text: "it cannot be removed", Next: "run nines as the owner of the folder", Err: err}
+		for _, name := range []string{filePasswords, filePasswordsKey} {
+			if err := os.Remove(s.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return &StateError{Path: s.path(name), Text: "it cannot be removed", Next: "run nines as the owner of the folder", Err: err}
+			}
 		}
 		return nil
 	}
-	identity, err := os.ReadFile(s.path(fileIdentity))
+	identity, err := s.passwordsKey()
 	if err != nil {
-		return &StateError{Path: s.path(fileIdentity), Text: "it cannot be read", Next: "run nines as its owner", Err: err}
+		return err
 	}
-	recipient, err := secret.Recipient(string(identity))
+	recipient, err := secret.Recipient(identity)
 	if err != nil {
 		return err
 	}
@@ -76,6 +80,22 @@ func editPasswords(dir, cluster string, edit func(secret.Map)) error {
 	return s.keep(filePasswords, sealed)
 }
 
+// passwordsKey reads what opens the passwords, or makes it, on disk before anything is sealed with it.
+func (s *state) passwordsKey() (string, error) {
+	raw, err := os.ReadFile(s.path(filePasswordsKey))
+	if err == nil {
+		return string(raw), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", &StateError{Path: s.path(filePasswordsKey), Text: "it cannot be read", Next: "run nines as its owner", Err: err}
+	}
+	identity, err := secret.NewIdentity()
+	if err != nil {
+		return "", err
+	}
+	return identity, s.keep(filePasswordsKey, []byte(identity+"\n"))
+}
+
 func (s *state) passwords() (secret.Map, error) {
 	sealed, err := os.ReadFile(s.path(filePasswords))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -83,7 +103,7 @@ func (s *state) passwords() (secret.Map, error) {
 	}
 	var identity []byte
 	if err == nil {
-		identity, err = os.ReadFile(s.path(fileIdentity))
+		identity, err = os.ReadFile(s.path(filePasswordsKey))
 	}
 	var m secret.Map
 	if err == nil {

@@ -73,6 +73,19 @@ func stateIn(dir string) string { return filepath.Join(dir, stateDir) }
 // openState reads the state, makes what a new cluster needs, and renews the operator's
 // certificate. It holds a lock until close.
 func openState(dir, cluster string, now time.Time) (*state, error) {
+	s, err := openFolder(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.fill(cluster, now); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// openFolder makes the folder of the state and locks it until close; what is in it is not looked at.
+func openFolder(dir string) (*state, error) {
 	s := &state{dir: stateIn(dir)}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, &StateError{Path: s.dir, Text: "cannot be made", Next: "nines keeps the cluster's keys there: make the folder of cluster.yaml writable", Err: err}
@@ -82,10 +95,6 @@ func openState(dir, cluster string, now time.Time) (*state, error) {
 		return nil, &StateError{Path: s.dir, Text: "cannot be closed to others", Next: "run nines as its owner", Err: err}
 	}
 	if err := s.acquire(); err != nil {
-		return nil, err
-	}
-	if err := s.fill(cluster, now); err != nil {
-		s.close()
 		return nil, err
 	}
 	return s, nil

@@ -19,7 +19,6 @@ import (
 	"nines/internal/bootstrap"
 	"nines/internal/cli/live"
 	"nines/internal/cli/view"
-	"nines/internal/config"
 	"nines/internal/converge"
 	"nines/internal/model"
 	"nines/internal/plan"
@@ -337,11 +336,7 @@ func (g *globals) keepLabPasswords(clusterFile string) error {
 	if err != nil || len(passwords) == 0 {
 		return err
 	}
-	c, err := config.Load(clusterFile)
-	if err != nil {
-		return err
-	}
-	return bootstrap.KeepPasswords(l.Dir(), c.Name, passwords)
+	return bootstrap.KeepPasswords(l.Dir(), passwords)
 }
 
 // deployLab deploys a lab's cluster as that of real servers is deployed: by a process of
