@@ -54,6 +54,27 @@ func cluster() *model.Cluster {
 		Addresses: map[model.NetworkName]netip.Addr{model.Management: netip.MustParseAddr("198.18.0.11")}}}}
 }
 
+// A service that the cluster runs no more is not shown as one that fails, and may come back.
+func TestServicesGoAndComeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watching(t, func(context.Context) service.Observation { return service.Observation{Serving: true} })
+		for range 2 {
+			synctest.Wait()
+			if !w.all()["moody"].Serving {
+				t.Fatal("not observed")
+			}
+			without := cluster()
+			without.Services = []string{"other"}
+			w.follow(t.Context(), without)
+			time.Sleep(time.Minute)
+			if seen := w.all(); len(seen) > 0 {
+				t.Fatalf("still there: %v", seen)
+			}
+			w.follow(t.Context(), cluster())
+		}
+	})
+}
+
 func watching(t *testing.T, answer func(context.Context) service.Observation) *watchers {
 	t.Helper()
 	env := func(c *model.Cluster) (service.Env, error) { return service.Env{Cluster: c, Node: c.Nodes[0]}, nil }

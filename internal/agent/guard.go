@@ -45,6 +45,9 @@ func (a *Agent) guardVIP(ctx context.Context) {
 		case <-tick.C:
 		case <-a.watch.changed:
 		}
+		if c := a.spec.Load(); c != nil && c.VIP.Engine != model.EngineKeepalived {
+			continue // another engine has a quorum of its own
+		}
 		member := a.member.Load()
 		if a.Guard == nil || member == nil || (!joined(member) && time.Since(a.started) < guardGrace) {
 			continue

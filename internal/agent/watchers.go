@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -92,6 +93,10 @@ func (w *watchers) follow(ctx context.Context, c *model.Cluster) {
 	}
 	w.spec = hash
 	ctx, w.cancel = context.WithCancel(ctx)
+	maps.DeleteFunc(w.seen, func(name string, _ observed) bool {
+		svc, _, _ := strings.Cut(name, "/")
+		return !c.Runs(svc)
+	})
 	for _, s := range w.services {
 		if !c.Runs(s.Name()) {
 			continue
@@ -132,6 +137,9 @@ func (w *watchers) observe(ctx context.Context, name string, o service.Observer,
 	defer every.Stop()
 	for {
 		obs, answered := once(ctx, o, env)
+		if ctx.Err() != nil {
+			return // the cluster may have no such service any more
+		}
 		w.keep(name, o.Interval(), obs, answered)
 		select {
 		case <-ctx.Done():
@@ -186,7 +194,9 @@ func (w *watchers) keep(name string, interval time.Duration, obs service.Observa
 		default: // not read yet
 		}
 	}
-	if !known {
+	select {
+	case <-w.first[name]: // closed already: services may go and come back
+	default:
 		close(w.first[name])
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"nines/internal/service/nova"
 	"nines/internal/service/openvswitch"
 	"nines/internal/service/ovn"
+	"nines/internal/service/pacemaker"
 	"nines/internal/service/placement"
 	"nines/internal/service/rabbitmq"
 )
@@ -39,6 +40,7 @@ func Services() []service.Service {
 		memcached.New(),
 		haproxy.New(func(c *model.Cluster) []service.Listener { return listeners(published, c) }),
 		keepalived.New(func(c *model.Cluster) []service.Listener { return listeners(published, c) }),
+		pacemaker.New(func(c *model.Cluster) []service.Listener { return listeners(published, c) }),
 		openvswitch.New(func(c *model.Cluster, n model.Node, datapath string) map[string]string {
 			return switchIDs(users, c, n, datapath)
 		}),

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"nines/internal/graph"
 	"nines/internal/model"
 	"nines/internal/plan"
 	"nines/internal/service/servicetest"
@@ -17,8 +18,16 @@ func overAgents() *model.Cluster {
 	return c
 }
 
+// withPacemaker is the sample cluster with the other engine of the VIP.
+func withPacemaker() *model.Cluster {
+	c := servicetest.Cluster()
+	c.VIP.Engine = model.EnginePacemaker
+	c.Services[slices.Index(c.Services, string(model.EngineKeepalived))] = string(model.EnginePacemaker)
+	return c
+}
+
 func TestServicesConform(t *testing.T) {
-	for name, c := range map[string]*model.Cluster{"ovn": servicetest.Cluster(), "ovs": overAgents()} {
+	for name, c := range map[string]*model.Cluster{"ovn": servicetest.Cluster(), "ovs": overAgents(), "pacemaker": withPacemaker()} {
 		all := Services()
 		secrets := servicetest.Secrets(t, c, all...)
 		for _, s := range all {
@@ -33,19 +42,16 @@ func TestServicesConform(t *testing.T) {
 func TestServicesFitTogether(t *testing.T) {
 	fitTogether(t, servicetest.Cluster())
 	fitTogether(t, overAgents())
+	fitTogether(t, withPacemaker())
 }
 
-func fitTogether(t *testing.T, c *model.Cluster) {
+// resourcesOf are those of all services that the cluster runs.
+func resourcesOf(t *testing.T, c *model.Cluster) []plan.Resource {
 	t.Helper()
 	all := Services()
 	secrets := servicetest.Secrets(t, c, all...)
 	var rs []plan.Resource
-	names, files := map[string]bool{}, map[string]plan.ID{}
 	for _, s := range all {
-		if names[s.Name()] || !slices.Contains(model.KnownServices, s.Name()) {
-			t.Errorf("the service %s stands there twice or is not in cluster.yaml's vocabulary", s.Name())
-		}
-		names[s.Name()] = true
 		if !c.Runs(s.Name()) {
 			continue
 		}
@@ -55,6 +61,19 @@ func fitTogether(t *testing.T, c *model.Cluster) {
 		}
 		rs = append(rs, own...)
 	}
+	return rs
+}
+
+func fitTogether(t *testing.T, c *model.Cluster) {
+	t.Helper()
+	names, files := map[string]bool{}, map[string]plan.ID{}
+	for _, s := range Services() {
+		if names[s.Name()] || !slices.Contains(model.KnownServices, s.Name()) {
+			t.Errorf("the service %s stands there twice or is not in cluster.yaml's vocabulary", s.Name())
+		}
+		names[s.Name()] = true
+	}
+	rs := resourcesOf(t, c)
 	if _, err := plan.Graph(rs); err != nil {
 		t.Error(err)
 	}
@@ -99,4 +118,39 @@ func TestServicesDeclareWhatTheyWaitFor(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The engines of the VIP make room for each other: the new one's files first, then the old one lets go, then the new one takes it.
+func TestEnginesChangeInOrder(t *testing.T) {
+	for name, tc := range map[string]struct {
+		c     *model.Cluster
+		order []plan.ID
+	}{
+		"to pacemaker": {withPacemaker(), []plan.ID{"pacemaker/ctl2/packages:pacemaker", "pacemaker/ctl2/unit:corosync.service", "pacemaker/ctl2/unit:pacemaker.service",
+			"pacemaker/ctl3/unit:nines-vip-guard.service", "pacemaker/ctl3/unit:keepalived.service", "pacemaker/ctl1/action:cluster-resources", "haproxy/ctl2/unit:haproxy.service", "pacemaker/ctl1/action:vip-answers"}},
+		"to keepalived": {servicetest.Cluster(), []plan.ID{"keepalived/ctl1/packages:keepalived", "keepalived/ctl1/file:keepalived.conf",
+			"keepalived/ctl2/unit:pacemaker.service", "keepalived/ctl2/unit:corosync.service", "haproxy/ctl1/unit:haproxy.service", "keepalived/ctl3/unit:keepalived.service", "keepalived/ctl1/action:vip-answers"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, err := plan.Graph(resourcesOf(t, tc.c))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, later := range tc.order[1:] {
+				if before := string(tc.order[i]); !g.Has(before) || !waits(g, string(later), before) {
+					t.Errorf("%s does not wait for %s", later, before)
+				}
+			}
+		})
+	}
+}
+
+// waits reports whether one resource waits for the other, directly or not.
+func waits(g *graph.Graph, id, before string) bool {
+	for _, a := range g.After(id) {
+		if a == before || waits(g, a, before) {
+			return true
+		}
+	}
+	return false
 }

@@ -21,6 +21,7 @@ func (p *decoder) defaults() {
 		c.Services = append([]string{}, model.CoreServices...)
 	}
 	c.Services = withSwitches(c)
+	c.Services = withEngine(c)
 	if c.Packages.Source != "" && c.Packages.Suite == "" {
 		c.Packages.Suite = c.Facts().Suite
 	}
@@ -40,6 +41,17 @@ func fencing(c *model.Cluster) model.Fencing {
 		return model.FencingOff
 	}
 	return model.FencingOn
+}
+
+// withEngine puts the engine that vip.engine names in the place of any: it alone decides.
+func withEngine(c *model.Cluster) []string {
+	out := slices.Clone(c.Services)
+	for i, s := range out {
+		if slices.Contains(model.VIPEngines, model.VIPEngine(s)) {
+			out[i] = string(c.VIP.Engine)
+		}
+	}
+	return out
 }
 
 // withSwitches adds what Neutron's backend stands on to the services.

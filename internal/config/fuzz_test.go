@@ -112,6 +112,10 @@ func clusters() *rapid.Generator[*model.Cluster] {
 				c.Nodes[i].BMC = model.BMC{Protocol: protocol, Address: fmt.Sprintf("198.51.100.%d", 20+i), User: rapid.SampledFrom([]string{"nines", "1", "on", "a@b"}).Draw(t, "user")}
 			}
 		}
+		if i := slices.Index(c.Services, string(c.VIP.Engine)); rapid.Bool().Draw(t, "pacemaker") {
+			c.VIP.Engine = model.EnginePacemaker
+			c.Services[i] = string(c.VIP.Engine)
+		}
 		c.VIP.Advert = 10 * time.Millisecond * time.Duration(rapid.IntRange(1, 4095).Draw(t, "advert"))
 		c.VIP.RouterID = rapid.IntRange(1, 255).Draw(t, "router")
 		g := &c.Tuning.Galera

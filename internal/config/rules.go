@@ -225,6 +225,10 @@ func (p *decoder) vip() {
 	default:
 		p.usable(a, network.CIDR, "vip.address")
 	}
+	if n := len(c.Controllers()); v.Engine == model.EnginePacemaker && n < 3 && p.given("nodes") && p.rolesKnown() {
+		p.report(p.value("vip.engine"), fmt.Sprintf("pacemaker decides by majority: with %d controllers the VIP would be lost with the first of them", n),
+			"three controllers, or engine: keepalived")
+	}
 	for i, n := range c.Nodes {
 		path := fmt.Sprintf("nodes[%d].addresses", i)
 		if _, ok := n.Addresses[v.Network]; !ok && v.Network != model.Management && n.Has(model.RoleController) && p.given(path) && !p.given(path+"."+string(v.Network)) {
@@ -296,6 +300,9 @@ func (p *decoder) described() []string {
 	return out
 }
 
+// vipEngine stands for the service that vip.engine names.
+const vipEngine = "vip.engine"
+
 // requires says which services another cannot work without. All of the core runs on
 // the controllers, so a service has a node as soon as there is a controller.
 var requires = map[string][]string{
@@ -304,7 +311,8 @@ var requires = map[string][]string{
 	"memcached":  {"base"},
 	"haproxy":    {"base"},
 	"keepalived": {"base", "haproxy"},
-	"keystone":   {"base", "galera", "memcached", "haproxy", "keepalived"},
+	"pacemaker":  {"base", "haproxy"},
+	"keystone":   {"base", "galera", "memcached", "haproxy", vipEngine},
 	"placement":  {"keystone"},
 	"glance":     {"keystone"},
 	"neutron":    {"keystone", "rabbitmq"},
@@ -328,6 +336,9 @@ func (p *decoder) services() {
 			p.report(at, "ovn has nothing to do: neutron.backend is ovs", "remove ovn from services, or set neutron.backend: ovn")
 		}
 		for _, need := range requires[s] {
+			if need == vipEngine {
+				need = string(c.VIP.Engine)
+			}
 			if !c.Runs(need) {
 				p.report(at, fmt.Sprintf("%s cannot work without %s", s, need), "add "+need+" to services")
 			}

@@ -207,6 +207,36 @@ func Catalogue(c *model.Cluster, services []service.Service) []Drill {
 			}
 		}
 	}
+	for i, d := range out {
+		if c.VIP.Engine == model.EnginePacemaker && d.Target != NotVIPHolder && d.Target != Compute {
+			out[i].Limits = whilePacemakerMoves(d.Limits)
+		}
+	}
+	return out
+}
+
+// Pacemaker waits until Corosync has agreed that a machine is gone, and, with fencing, until that machine is off. A request
+// over the VIP takes as much longer than the VIP as with keepalived.
+const (
+	pacemakerVIP     = 4 * time.Second
+	pacemakerRequest = 5 * time.Second
+)
+
+// whilePacemakerMoves are the limits of a drill in which the VIP may move.
+func whilePacemakerMoves(limits []Limit) []Limit {
+	out := slices.Clone(limits)
+	for i, l := range out {
+		most := pacemakerRequest
+		if l.Probe == ProbeTCP {
+			most = pacemakerVIP
+		}
+		if !l.NoFailures {
+			out[i].Outage = max(l.Outage, most)
+		}
+		if l.QuietAfter > 0 {
+			out[i].QuietAfter = max(l.QuietAfter, most)
+		}
+	}
 	return out
 }
 

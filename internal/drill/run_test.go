@@ -270,6 +270,21 @@ func drillNamed(t *testing.T, name string) Drill {
 	return all[i]
 }
 
+// While Pacemaker moves the VIP, clients wait longer; what does not touch it is promised as before.
+func TestLimitsFollowTheEngine(t *testing.T) {
+	c := testCluster()
+	c.VIP.Engine = model.EnginePacemaker
+	for _, d := range Catalogue(c, []service.Service{faulty("haproxy")}) {
+		before := drillNamed(t, d.Name).Limits
+		for i, l := range d.Limits {
+			moves := d.Target != NotVIPHolder && !l.NoFailures
+			if l != before[i] && !moves || moves && l.Outage < pacemakerVIP {
+				t.Errorf("%s: %s, with keepalived %s", d.Name, l, before[i])
+			}
+		}
+	}
+}
+
 // faulty is a service that can be killed and frozen.
 type faulty string
 

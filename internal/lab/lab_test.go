@@ -125,8 +125,8 @@ link set ext0 up
 
 func TestImageLeavesOutWhatNinesInstalls(t *testing.T) {
 	facts := model.Releases[model.Debian13]
-	spec := newImageSpec(facts, model.KnownServices)
-	for _, service := range model.KnownServices {
+	spec := newImageSpec(facts, profiles["cloud"].services)
+	for _, service := range profiles["cloud"].services {
 		for _, p := range append(slices.Clone(facts.Packages[service]), facts.Packages[service+"/compute"]...) {
 			installed, offered := slices.Contains(spec.Installed, p), slices.Contains(spec.Offered, p)
 			if left := service == "memcached"; installed == left || offered != left {
@@ -138,8 +138,8 @@ func TestImageLeavesOutWhatNinesInstalls(t *testing.T) {
 
 // Another backend's packages are at hand, and in no machine before nines installs them.
 func TestImageOffersTheOtherBackend(t *testing.T) {
-	spec := newImageSpec(model.Releases[model.Debian13], model.KnownServices)
-	for _, p := range []string{"neutron-l3-agent", "neutron-rpc-server"} {
+	spec := newImageSpec(model.Releases[model.Debian13], profiles["cloud"].services)
+	for _, p := range []string{"neutron-l3-agent", "neutron-rpc-server", "pacemaker", "corosync"} {
 		if !slices.Contains(spec.Offered, p) || slices.Contains(spec.Installed, p) {
 			t.Errorf("%s: %v", p, spec.Offered)
 		}
@@ -182,7 +182,7 @@ func TestImageIsCachedByItsContent(t *testing.T) {
 	if got := more.layers(); got.Packages == before.Packages || got.Base != before.Base {
 		t.Error("another package changes the packages layer, and that only")
 	}
-	cloud := newImageSpec(model.Releases[model.Debian13], model.KnownServices)
+	cloud := newImageSpec(model.Releases[model.Debian13], profiles["cloud"].services)
 	if got := cloud.layers(); got.Packages == before.Packages || got.Base != before.Base {
 		t.Error("the images of two profiles share the base layer, and that only")
 	}

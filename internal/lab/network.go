@@ -119,6 +119,9 @@ func (l *Lab) makeNetwork() error {
 func makeBridge(h *netlink.Handle, n network) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = n.bridge
+	// By itself a bridge takes the lowest address of its ports, and another one when a machine loses its power: the BMCs and the package source,
+	// which are on the bridge, were then not reached by who knew the old one (seen: a fence agent that waited for 38 s).
+	attrs.HardwareAddr = plug{network: n, address: netip.PrefixFrom(n.operator(), n.prefix.Bits())}.mac()
 	snooping := false // there is no multicast querier here: snooping would drop after a while
 	if err := h.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping}); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err

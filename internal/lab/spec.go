@@ -36,7 +36,7 @@ var profiles = map[string]profile{
 	},
 	"cloud": {
 		nodes:    cloudNodes,
-		services: model.KnownServices,
+		services: slices.Concat(model.CoreServices, model.CloudServices),
 		images:   true,
 		memory:   map[model.Role]uint64{model.RoleController: 3 << 30, model.RoleCompute: 1 << 30},
 		diskUse:  2 << 30,

@@ -95,6 +95,17 @@ const (
 	EnginePacemaker  VIPEngine = "pacemaker"
 )
 
+// VIPEngines lists every known engine. Each is a service of that name.
+var VIPEngines = []VIPEngine{EngineKeepalived, EnginePacemaker}
+
+// Units are the systemd units of the engine's daemons, in the order in which they are stopped.
+func (e VIPEngine) Units() []string {
+	if e == EnginePacemaker {
+		return []string{"pacemaker.service", "corosync.service"}
+	}
+	return []string{"nines-vip-guard.service", "keepalived.service"}
+}
+
 // VIP is the address that clients use.
 type VIP struct {
 	// Address carries the prefix length of the interface it lives on: a VIP

@@ -47,6 +47,9 @@ var Releases = map[Release]ReleaseFacts{
 			// nova-compute-kvm brings the QEMU of the usual processors, which also emulates.
 			"nova/compute": {"nova-compute", "nova-compute-kvm", "libvirt-daemon-system", "libvirt-clients"},
 
+			// The VIP's other engine. fping: whom a node reaches is asked of all at once; socat: HAProxy is asked at its socket.
+			"keepalived:pacemaker": {"corosync", "pacemaker", "pacemaker-cli-utils", "resource-agents", "fence-agents-redfish", "fence-agents-ipmilan", "fping", "socat"},
+
 			"openvswitch":         {"openvswitch-switch"},
 			"openvswitch/compute": {"openvswitch-switch"},
 

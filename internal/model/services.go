@@ -11,5 +11,6 @@ var CloudServices = []string{"placement", "glance", "nova", "openvswitch", "ovn"
 // BelowNeutron are those that follow from neutron.backend: where Neutron runs, they need not be named.
 var BelowNeutron = []string{"openvswitch", "ovn"}
 
-// KnownServices are all names that `services:` in cluster.yaml accepts.
-var KnownServices = append(append([]string{}, CoreServices...), CloudServices...)
+// KnownServices are all names that `services:` in cluster.yaml accepts. Of the engines of the VIP a cluster runs the
+// one that vip.engine names.
+var KnownServices = append(append(append([]string{}, CoreServices...), string(EnginePacemaker)), CloudServices...)

@@ -211,13 +211,15 @@ func SwitchOf(n model.Node) string { return "switch of " + n.Name }
 
 // Capabilities that resources provide and need.
 const (
-	CapPackages = "packages" // the package source is in place: every service's packages need it
-	CapBase     = "base"     // hosts file, sysctl, time
-	CapSQL      = "sql"      // every database member serves and databases and users exist
-	CapBroker   = "broker"   // the broker is whole, users exist
-	CapCache    = "cache"    // memcached runs on every controller
-	CapProxy    = "proxy"    // HAProxy runs on every controller
-	CapVIP      = "vip"      // the VIP answers
-	CapIdentity = "identity" // Keystone answers behind the VIP
-	CapOverlay  = "overlay"  // OVN's databases are whole
+	CapPackages   = "packages" // the package source is in place: every service's packages need it
+	CapBase       = "base"     // hosts file, sysctl, time
+	CapSQL        = "sql"      // every database member serves and databases and users exist
+	CapBroker     = "broker"   // the broker is whole, users exist
+	CapCache      = "cache"    // memcached runs on every controller
+	CapProxyFiles = "files"    // HAProxy can be started on every controller: its files are in place
+	CapEngine     = "engine"   // the engine of the VIP has said who runs HAProxy: no other one does
+	CapProxy      = "proxy"    // HAProxy runs on every controller
+	CapVIP        = "vip"      // the VIP answers
+	CapIdentity   = "identity" // Keystone answers behind the VIP
+	CapOverlay    = "overlay"  // OVN's databases are whole
 )

@@ -175,7 +175,7 @@ func TestListenersThatClashAreRefused(t *testing.T) {
 
 func TestResourcesFormAPlan(t *testing.T) {
 	rs := testResources(t)
-	for _, name := range []string{service.CapPackages, service.CapBase} {
+	for _, name := range []string{service.CapPackages, service.CapBase, service.CapEngine} {
 		rs = append(rs, plan.Resource{ID: plan.ID(name), Action: &plan.Action{Name: name}, Provides: []string{name}})
 	}
 	if _, err := plan.Graph(rs); err != nil {

@@ -38,6 +38,8 @@ const (
 	pathConfig  = "/etc/haproxy/haproxy.cfg"
 	pathSocket  = "/run/haproxy/admin.sock"
 	actionReady = "proxy-ready"
+	// actionEngine starts HAProxy where that is the business of the VIP's engine.
+	actionEngine = "by-engine"
 )
 
 // defaultTCPIdle outlasts the hour after which OpenStack's connection pools renew theirs.
@@ -136,15 +138,22 @@ func node(c *model.Cluster, n model.Node, ls []service.Listener, password string
 			Validate: []string{"haproxy", "-c", "-q", "-f", "{}"}}}
 	drop := plan.Resource{ID: id("file", "unit.conf"), Service: Name, Node: n.Name, After: []plan.ID{pkg.ID},
 		File: &plan.File{Path: "/etc/systemd/system/" + Unit + ".d/nines.conf", Mode: 0o644, Owner: "root", Group: "root", Content: dropin}}
+	for _, r := range []*plan.Resource{&cfg, &drop} {
+		r.Provides = []string{service.CapProxyFiles}
+	}
 	size := len(c.Controllers())
 	unit := plan.Resource{ID: id("unit", Unit), Service: Name, Node: n.Name,
 		After:    []plan.ID{service.CertificatesLoaded(Name, c.Controllers())},
-		Needs:    []string{service.CapBase}, // ip_nonlocal_bind
+		Needs:    []string{service.CapBase, service.CapEngine}, // ip_nonlocal_bind; who starts it
 		Provides: []string{service.CapProxy},
 		Unit: &plan.Unit{Name: Unit, Enabled: true, Running: true,
 			RestartOn: []plan.ID{pkg.ID, drop.ID}, ReloadOn: []plan.ID{cfg.ID},
 			Member: &plan.Member{Quorum: Name, Size: size, Needed: 1},
 			Ready:  &plan.Action{Name: actionReady, Timeout: 30 * time.Second}}}
+	if c.VIP.Engine == model.EnginePacemaker {
+		// It starts HAProxy, and keeps it stopped where it has a reason. What it has started may be restarted and reloaded.
+		unit.Unit.Enabled, unit.Unit.Start = false, &plan.Action{Name: actionEngine, Timeout: 30 * time.Second}
+	}
 	return []plan.Resource{pkg, cfg, drop, unit}, nil
 }
 

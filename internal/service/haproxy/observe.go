@@ -180,8 +180,22 @@ func (s *Service) Actions() map[string]service.Action {
 			Check: s.ready,
 			Run:   func(context.Context, service.Env, map[string]string) error { return nil },
 		},
+		actionEngine:              {Check: runs, Run: byEngine},
 		service.ActionCertificate: service.Certificate(shown, s.loadCertificate),
 	}
+}
+
+func runs(ctx context.Context, env service.Env, _ map[string]string) (bool, string, error) {
+	u, err := env.Host.Unit(ctx, Unit)
+	return u.Active == "active", "the unit is " + u.Active, err
+}
+
+// byEngine restarts HAProxy, or waits until the VIP's engine has started it.
+func byEngine(ctx context.Context, env service.Env, args map[string]string) error {
+	if args["restart"] == "true" {
+		return env.Host.RestartUnit(ctx, Unit)
+	}
+	return service.Await(runs, 200*time.Millisecond, "the VIP's engine does not start it here: 'nines status' says why")(ctx, env, args)
 }
 
 // ready: the current worker answers and has seen the outcome of a check of each server, or

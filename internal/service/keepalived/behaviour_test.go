@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -88,8 +87,8 @@ func TestObserve(t *testing.T) {
 			s := New(nil)
 			s.addresses = tc.addrs
 			o := s.Observe(t.Context(), service.Env{Host: tc.host, Cluster: servicetest.Cluster()})
-			if o.Serving != tc.serving || o.Facts[FactHolder] != tc.holder {
-				t.Errorf("serving %v, holder %s (%s)", o.Serving, o.Facts[FactHolder], o.Reason)
+			if o.Serving != tc.serving || o.Facts[service.FactHolder] != tc.holder {
+				t.Errorf("serving %v, holder %s (%s)", o.Serving, o.Facts[service.FactHolder], o.Reason)
 			}
 		})
 	}
@@ -97,7 +96,7 @@ func TestObserve(t *testing.T) {
 
 func TestJudge(t *testing.T) {
 	node := func(holder string) service.Observation {
-		return service.Observation{Serving: true, Facts: map[string]string{FactHolder: holder}}
+		return service.Observation{Serving: true, Facts: map[string]string{service.FactHolder: holder}}
 	}
 	tests := []struct {
 		name string
@@ -107,7 +106,7 @@ func TestJudge(t *testing.T) {
 		{"one holder", map[string]service.Observation{"ctl1": node("false"), "ctl2": node("true"), "ctl3": node("false")}, nil},
 		{"none", map[string]service.Observation{"ctl1": node("false"), "ctl2": node("false")}, []string{"vip-no-holder"}},
 		{"two", map[string]service.Observation{"ctl1": node("true"), "ctl2": node("true")}, []string{"vip-two-holders"}},
-		{"down", map[string]service.Observation{"ctl1": node("true"), "ctl2": {Facts: map[string]string{FactHolder: "false"}}}, []string{"keepalived-down"}},
+		{"down", map[string]service.Observation{"ctl1": node("true"), "ctl2": {Facts: map[string]string{service.FactHolder: "false"}}}, []string{"keepalived-down"}},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
@@ -136,29 +135,9 @@ func TestPrioritiesDifferAndFit(t *testing.T) {
 	})
 }
 
-func TestAnswersThroughTheListener(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c := servicetest.Cluster()
-	c.VIP.Address = netip.MustParsePrefix("127.0.0.1/8")
-	s := New(func(*model.Cluster) []service.Listener {
-		return []service.Listener{{Name: "x", Port: l.Addr().(*net.TCPAddr).Port}}
-	})
-	if done, reason, err := s.answers(t.Context(), service.Env{Cluster: c}, nil); !done || err != nil {
-		t.Errorf("not done: %s (%v)", reason, err)
-	}
-	l.Close()
-	if done, _, err := s.answers(t.Context(), service.Env{Cluster: c}, nil); done || err != nil {
-		t.Errorf("done %v (%v) although nothing listens", done, err)
-	}
-}
-
 func TestResourcesFormAPlan(t *testing.T) {
 	rs := testResources(t, servicetest.Cluster())
-	for _, name := range []string{service.CapPackages, service.CapBase, service.CapProxy} {
+	for _, name := range []string{service.CapPackages, service.CapBase, service.CapEngine, service.CapProxy} {
 		rs = append(rs, plan.Resource{ID: plan.ID(name), Action: &plan.Action{Name: name}, Provides: []string{name}})
 	}
 	if _, err := plan.Graph(rs); err != nil {
@@ -172,13 +151,8 @@ func TestResourcesFormAPlan(t *testing.T) {
 	}
 }
 
-func TestOtherEngineOrMissingAddress(t *testing.T) {
+func TestMissingAddress(t *testing.T) {
 	c := servicetest.Cluster()
-	c.VIP.Engine = model.EnginePacemaker
-	if rs := testResources(t, c); len(rs) != 0 {
-		t.Errorf("%d resources for another engine", len(rs))
-	}
-	c = servicetest.Cluster()
 	c.VIP.Network = model.External
 	if _, err := New(nil).Resources(c, nil); err == nil {
 		t.Error("nodes without an address on the VIP's network are accepted")

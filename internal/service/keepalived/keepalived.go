@@ -40,7 +40,6 @@ const (
 	unitRevoke      = revokeName + ".service"
 
 	actionInterface = "find-interface"
-	actionAnswers   = "vip-answers"
 )
 
 // The agent renews its word each second. Who misses that in five looks in a row, ten seconds, does not hold the VIP: long enough for an
@@ -82,33 +81,33 @@ func (*Service) Faults(*model.Cluster) []service.Fault {
 	}
 }
 
-// Resources implements service.Service. A cluster with another VIP engine gets none.
+// Resources implements service.Service. An engine of before lets go of the VIP, and of HAProxy, before anything
+// here is started.
 func (*Service) Resources(c *model.Cluster, _ secret.Source) ([]plan.Resource, error) {
-	if c.VIP.Engine != model.EngineKeepalived {
+	if len(c.Controllers()) == 0 {
 		return nil, nil
 	}
 	var out []plan.Resource
-	var units []plan.ID
+	var files, units []plan.ID
 	for i, n := range c.Controllers() {
 		rs, err := node(c, n, i)
 		if err != nil {
 			return nil, fmt.Errorf("keepalived on %s: %w", n.Name, err)
 		}
 		out = append(out, rs...)
+		for _, r := range rs[:len(rs)-2] {
+			files = append(files, r.ID)
+		}
 		units = append(units, rs[len(rs)-1].ID)
 	}
-	if len(units) == 0 {
-		return nil, nil
+	retired := service.Retired(c, Name, files)
+	for i := range retired {
+		retired[i].Provides = []string{service.CapEngine}
 	}
-	first := c.Controllers()[0].Name
-	return append(out, plan.Resource{
-		ID: plan.Make(Name, first, "action", actionAnswers), Service: Name, Node: first,
-		Action: &plan.Action{Name: actionAnswers, Args: map[string]string{"vip": c.VIP.Address.Addr().String()}, Timeout: time.Minute},
-		After:  units, Provides: []string{service.CapVIP},
-	}), nil
+	return append(append(out, retired...), service.VIPAnswers(c, Name, units)), nil
 }
 
-// node returns the resources of one node; the last is the unit.
+// node returns the resources of one node; the last two are the units.
 func node(c *model.Cluster, n model.Node, index int) ([]plan.Resource, error) {
 	v, err := newView(c, n, index)
 	if err != nil {
@@ -151,7 +150,7 @@ func node(c *model.Cluster, n model.Node, index int) ([]plan.Resource, error) {
 	revoke := plan.Resource{ID: id("unit", unitRevoke), Service: Name, Node: n.Name,
 		Unit: &plan.Unit{Name: unitRevoke, Enabled: true, Running: true, RestartOn: []plan.ID{script, revokeFile}}}
 	unit := plan.Resource{ID: id("unit", Unit), Service: Name, Node: n.Name, After: []plan.ID{revoke.ID},
-		Needs: []string{service.CapBase, service.CapProxy},
+		Needs: []string{service.CapBase, service.CapEngine, service.CapProxy},
 		Unit: &plan.Unit{Name: Unit, Enabled: true, Running: true,
 			RestartOn: []plan.ID{pkg.ID, dropin},
 			// A reload keeps the VIP where it is.

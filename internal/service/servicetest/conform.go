@@ -19,7 +19,7 @@ import (
 
 // capabilities are all that resources may provide and need.
 var capabilities = []string{service.CapPackages, service.CapBase, service.CapSQL, service.CapBroker,
-	service.CapCache, service.CapProxy, service.CapVIP, service.CapIdentity, service.CapOverlay}
+	service.CapCache, service.CapEngine, service.CapProxyFiles, service.CapProxy, service.CapVIP, service.CapIdentity, service.CapOverlay}
 
 // Secrets makes the secrets that the services ask for.
 func Secrets(t *testing.T, c *model.Cluster, all ...service.Service) secret.Map {

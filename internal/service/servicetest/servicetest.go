@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,7 +22,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// Cluster returns three controllers and a compute node that run everything, with every value set that
+// Cluster returns three controllers and a compute node that run everything (with keepalived for the VIP), with every value set that
 // a service reads. Each call returns a new one: tests may change it.
 func Cluster() *model.Cluster {
 	node := func(name, last string, role model.Role) model.Node {
@@ -31,7 +32,7 @@ func Cluster() *model.Cluster {
 	}
 	const ms = time.Millisecond
 	return &model.Cluster{
-		Name: "lab", Release: model.Debian13, Services: append([]string{}, model.KnownServices...),
+		Name: "lab", Release: model.Debian13, Services: slices.Concat(model.CoreServices, model.CloudServices),
 		Networks: map[model.NetworkName]model.Network{model.Management: {CIDR: netip.MustParsePrefix("198.18.0.0/24")},
 			model.Tenant: {CIDR: netip.MustParsePrefix("198.18.2.0/24")}},
 		Nodes: []model.Node{node("ctl1", "11", model.RoleController), node("ctl2", "12", model.RoleController),
