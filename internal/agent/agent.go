@@ -57,6 +57,7 @@ type Agent struct {
 	secrets  *secrets
 	disks    *disks
 	binary   func() string
+	known    atomic.Pointer[timedVersion]
 	exit     context.CancelCauseFunc // ends Run, for a new executable
 
 	member atomic.Pointer[etcd.Server] // nil on nodes that are no controllers, and until it has started

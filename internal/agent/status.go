@@ -27,7 +27,7 @@ import (
 )
 
 func (a *Agent) version(ctx context.Context) api.Version {
-	v := api.Version{Node: a.Config.Node, Version: a.Version, ClusterID: a.Config.ClusterID, Binary: a.binary(), Started: a.started, Store: "ready"}
+	v := api.Version{Node: a.Config.Node, Version: a.Version, ClusterID: a.Config.ClusterID, Binary: a.binary(), Started: a.started, Store: storeReady}
 	s, err := a.openedStore()
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
@@ -44,6 +44,30 @@ func (a *Agent) version(ctx context.Context) api.Version {
 	v.Renews = err == nil
 	return v
 }
+
+// versionAge is how old the version in a report may be.
+const versionAge = 5 * time.Second
+
+// timedVersion is a version and when it was found out.
+type timedVersion struct {
+	api.Version
+	at time.Time
+}
+
+// recentVersion is the version as it was at most versionAge ago. A leader asks for reports several times a second, and to find it out
+// asks a majority of etcd and parses certificates. That etcd does not answer is not remembered.
+func (a *Agent) recentVersion(ctx context.Context) api.Version {
+	if known := a.known.Load(); known != nil && time.Since(known.at) < versionAge {
+		return known.Version
+	}
+	v := a.version(ctx)
+	if v.Store == storeReady {
+		a.known.Store(&timedVersion{v, time.Now()})
+	}
+	return v
+}
+
+const storeReady = "ready"
 
 // validity is the span of a certificate on this node; zero when it cannot be read.
 func (a *Agent) validity(path string) model.Validity {
@@ -65,7 +89,11 @@ func (a *Agent) getNode(w http.ResponseWriter, r *http.Request) error {
 
 // report is this node as it is now, with what drifted since the last apply if that is asked for.
 func (a *Agent) report(ctx context.Context, look api.Look) api.NodeReport {
-	rep := api.NodeReport{Version: a.version(ctx), Services: a.watch.all(), Disks: a.disks.all()}
+	version := a.version
+	if look == api.LookAtHealth {
+		version = a.recentVersion
+	}
+	rep := api.NodeReport{Version: version(ctx), Services: a.watch.all(), Disks: a.disks.all()}
 	if m := a.member.Load(); m != nil {
 		rep.Quorum, _ = m.HasQuorum()
 	}

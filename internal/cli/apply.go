@@ -326,25 +326,9 @@ func whoami() string {
 	return strings.TrimSuffix(name+"@"+host, "@")
 }
 
-// keepLabPasswords does for the machines of a lab what an operator does with 'nines fence password'.
-func (g *globals) keepLabPasswords(clusterFile string) error {
-	l, ok := labOf(clusterFile)
-	if !ok {
-		return nil
-	}
-	passwords, err := l.BMCPasswords()
-	if err != nil || len(passwords) == 0 {
-		return err
-	}
-	return bootstrap.KeepPasswords(l.Dir(), passwords)
-}
-
 // deployLab deploys a lab's cluster as that of real servers is deployed: by a process of
 // this program that lives in the lab's network.
 func (g *globals) deployLab(ctx context.Context, clusterFile string) error {
-	if err := g.keepLabPasswords(clusterFile); err != nil {
-		return err
-	}
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("deploy: %w", err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"nines/internal/bootstrap"
 	"nines/internal/cli/live"
 	"nines/internal/cli/view"
 	"nines/internal/lab"
@@ -72,6 +73,9 @@ Interrupted, it goes on where it was when it is run again.`,
 					l, err = lab.Up(ctx, o, emit)
 					return err
 				})
+			if err == nil {
+				err = keepPasswords(l)
+			}
 			if err != nil || machinesOnly || deploy == nil {
 				return err
 			}
@@ -88,6 +92,15 @@ Interrupted, it goes on where it was when it is run again.`,
 	flags.BoolVar(&checkOnly, "check", false, "only say whether a lab can run on this machine")
 	flags.BoolVar(&machinesOnly, "machines-only", false, "stop when the machines are up, deploy nothing")
 	return cmd
+}
+
+// keepPasswords does for the lab's BMCs what an operator does with 'nines fence password'. Whoever applies later, by hand, needs them too.
+func keepPasswords(l *lab.Lab) error {
+	passwords, err := l.BMCPasswords()
+	if err != nil || len(passwords) == 0 {
+		return err
+	}
+	return bootstrap.KeepPasswords(l.Dir(), passwords)
 }
 
 // writeLabReady says where things are and what to try now.
