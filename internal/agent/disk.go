@@ -217,16 +217,8 @@ func (a *Agent) postDrain(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &req); err != nil {
 		return err
 	}
-	s, err := a.openedStore()
-	if err != nil {
+	if err := a.fromLeader(r.Context(), req.Fence); err != nil {
 		return err
-	}
-	fence, err := leadersFence(r.Context(), s)
-	if err != nil {
-		return err
-	}
-	if req.Fence != fence {
-		return &api.Error{Status: http.StatusConflict, Code: api.CodeFenced, Text: fmt.Sprintf("%v: %d, the leader's is %d", store.ErrFenced, req.Fence, fence)}
 	}
 	env, err := a.env(req.Spec)
 	if err != nil {

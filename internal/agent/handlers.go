@@ -126,22 +126,30 @@ func leadersFence(ctx context.Context, s store.Store) (store.Fence, error) {
 	return fence, nil
 }
 
+// fromLeader refuses what somebody wants of this agent who is not the present leader.
+func (a *Agent) fromLeader(ctx context.Context, shown store.Fence) error {
+	s, err := a.openedStore()
+	if err != nil {
+		return err
+	}
+	fence, err := leadersFence(ctx, s)
+	if err != nil {
+		return err
+	}
+	if shown != fence {
+		return &api.Error{Status: http.StatusConflict, Code: api.CodeFenced, Text: fmt.Sprintf("%v: %d, the leader's is %d", store.ErrFenced, shown, fence)}
+	}
+	return nil
+}
+
 // postOp does an op if it carries the present leader's fence.
 func (a *Agent) postOp(w http.ResponseWriter, r *http.Request) error {
 	var req converge.OpRequest
 	if err := decode(w, r, &req); err != nil {
 		return err
 	}
-	s, err := a.openedStore()
-	if err != nil {
+	if err := a.fromLeader(r.Context(), req.Fence); err != nil {
 		return err
-	}
-	fence, err := leadersFence(r.Context(), s)
-	if err != nil {
-		return err
-	}
-	if req.Fence != fence {
-		return &api.Error{Status: http.StatusConflict, Code: api.CodeFenced, Text: fmt.Sprintf("%v: %d, the leader's is %d", store.ErrFenced, req.Fence, fence)}
 	}
 	if _, err := a.secrets.refresh(r.Context()); err != nil {
 		return err

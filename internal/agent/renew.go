@@ -149,16 +149,11 @@ func (a *Agent) postCertificate(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &req); err != nil {
 		return err
 	}
-	s, err := a.openedStore()
-	if err != nil {
-		return err
+	if req.Node != a.Config.Node {
+		return &api.Error{Status: http.StatusBadRequest, Code: api.CodeInvalid, Text: "the certificate is for " + req.Node}
 	}
-	fence, err := leadersFence(r.Context(), s)
-	if err != nil {
+	if err := a.fromLeader(r.Context(), req.Fence); err != nil {
 		return err
-	}
-	if req.Fence != fence || req.Node != a.Config.Node {
-		return &api.Error{Status: http.StatusConflict, Code: api.CodeFenced, Text: "the certificate is not what the present leader wants of " + a.Config.Node}
 	}
 	if err := installCertificate(r.Context(), a.Host, req, time.Now()); err != nil {
 		return err
