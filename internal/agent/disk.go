@@ -129,23 +129,11 @@ func (a *Agent) quorumMembers(c *model.Cluster, nodes []api.NodeStatus) []disk.M
 	return out
 }
 
-func loadDrained(ctx context.Context, s reader) (d drained, rev int64, err error) {
-	e, err := s.Get(ctx, keyDrained)
-	if errors.Is(err, store.ErrNotFound) {
-		return d, 0, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(e.Value, &d)
-	}
-	if err != nil {
+func loadDrained(ctx context.Context, s store.Reader) (d drained, rev int64, err error) {
+	if rev, err = store.ReadJSON(ctx, s, keyDrained, &d); err != nil {
 		return drained{}, 0, fmt.Errorf("read which node is out for its disk: %w", err)
 	}
-	return d, e.Revision, nil
-}
-
-// reader is what is needed of the store to read a record.
-type reader interface {
-	Get(ctx context.Context, key string) (store.Entry, error)
+	return d, rev, nil
 }
 
 // careForDisks has the members of a node stopped before its disk is full, and started when there is room, while this node leads.

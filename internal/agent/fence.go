@@ -64,6 +64,26 @@ func withBMC(c *model.Cluster, names []string) ([]model.Node, error) {
 	return slices.DeleteFunc(slices.Clone(c.Nodes), func(n model.Node) bool { return !n.HasBMC() }), nil
 }
 
+// bmcsOf is withBMC of the cluster as it was last applied.
+func bmcsOf(ctx context.Context, s store.Store, names []string) (*model.Cluster, []model.Node, error) {
+	c, err := converge.LastSpec(ctx, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	nodes, err := withBMC(c, names)
+	return c, nodes, err
+}
+
+// leading is what a request to the leader needs, if this agent is it.
+func (a *Agent) leading(ctx context.Context) (*leadership, store.Store, error) {
+	l, err := a.leaderOrRedirect(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := a.openedStore()
+	return l, s, err
+}
+
 func noBMC(node string) error {
 	return &api.Error{Status: http.StatusBadRequest, Code: api.CodeInvalid, Text: node + " has no bmc in cluster.yaml as it was last applied",
 		Next: "add bmc: {protocol: ..., address: ..., user: ...} to the node, then 'nines apply'"}
@@ -143,19 +163,13 @@ func (a *Agent) noteBMCs(ctx context.Context, s store.Store, lease store.Fence, 
 }
 
 // bmcTests reads what the latest tests showed.
-func bmcTests(ctx context.Context, s store.Store) (map[string]fence.Result, int64, error) {
+func bmcTests(ctx context.Context, s store.Reader) (map[string]fence.Result, int64, error) {
 	known := map[string]fence.Result{}
-	e, err := s.Get(ctx, keyBMCTests)
-	if errors.Is(err, store.ErrNotFound) {
-		return known, 0, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(e.Value, &known)
-	}
+	rev, err := store.ReadJSON(ctx, s, keyBMCTests, &known)
 	if err != nil {
 		return nil, 0, fmt.Errorf("tests of BMCs: %w", err)
 	}
-	return known, e.Revision, nil
+	return known, rev, nil
 }
 
 // watchBMCs tests the BMCs while this node leads, after each apply and every few minutes.
@@ -215,18 +229,11 @@ func bmcConditions(c *model.Cluster, tests map[string]fence.Result) []health.Con
 }
 
 // lastOrder reads the latest order; a zero one if there was none.
-func lastOrder(ctx context.Context, s store.Store) (o fence.Order, rev int64, err error) {
-	e, err := s.Get(ctx, keyOrder)
-	if errors.Is(err, store.ErrNotFound) {
-		return o, 0, nil
+func lastOrder(ctx context.Context, s store.Reader) (o fence.Order, rev int64, err error) {
+	if rev, err = store.ReadJSON(ctx, s, keyOrder, &o); err != nil {
+		return fence.Order{}, 0, fmt.Errorf("orders to BMCs: %w", err)
 	}
-	if err == nil {
-		err = json.Unmarshal(e.Value, &o)
-	}
-	if err != nil {
-		return o, 0, fmt.Errorf("orders to BMCs: %w", err)
-	}
-	return o, e.Revision, nil
+	return o, rev, nil
 }
 
 // order begins an order: it is written down under the leader's fence before anybody acts.
@@ -341,11 +348,7 @@ func (a *Agent) carryOut(ctx context.Context, s store.Store, id string) {
 
 // step does the order's next step.
 func (a *Agent) step(ctx context.Context, s store.Store, o fence.Order) error {
-	c, err := converge.LastSpec(ctx, s)
-	if err != nil {
-		return err
-	}
-	nodes, err := withBMC(c, []string{o.Node})
+	_, nodes, err := bmcsOf(ctx, s, []string{o.Node})
 	if err != nil {
 		return err
 	}
@@ -413,11 +416,7 @@ func (a *Agent) postFence(w http.ResponseWriter, r *http.Request) error {
 	if req.ID == "" || req.Node == "" {
 		return &api.Error{Status: http.StatusBadRequest, Code: api.CodeInvalid, Text: "an order needs an id and a node"}
 	}
-	l, err := a.leaderOrRedirect(r.Context())
-	if err != nil {
-		return err
-	}
-	s, err := a.openedStore()
+	l, s, err := a.leading(r.Context())
 	if err != nil {
 		return err
 	}
@@ -449,19 +448,11 @@ func (a *Agent) postFenceTest(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &req); err != nil {
 		return err
 	}
-	l, err := a.leaderOrRedirect(r.Context())
+	l, s, err := a.leading(r.Context())
 	if err != nil {
 		return err
 	}
-	s, err := a.openedStore()
-	if err != nil {
-		return err
-	}
-	c, err := converge.LastSpec(r.Context(), s)
-	if err != nil {
-		return err
-	}
-	nodes, err := withBMC(c, req.Nodes)
+	c, nodes, err := bmcsOf(r.Context(), s, req.Nodes)
 	if err != nil {
 		return err
 	}
@@ -502,11 +493,7 @@ func (a *Agent) postBMC(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	c, err := converge.LastSpec(r.Context(), s)
-	if err != nil {
-		return err
-	}
-	nodes, err := withBMC(c, req.Nodes)
+	_, nodes, err := bmcsOf(r.Context(), s, req.Nodes)
 	if err != nil {
 		return err
 	}
@@ -549,11 +536,7 @@ func (a *Agent) putFencePassword(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &req); err != nil {
 		return err
 	}
-	l, err := a.leaderOrRedirect(r.Context())
-	if err != nil {
-		return err
-	}
-	s, err := a.openedStore()
+	l, s, err := a.leading(r.Context())
 	if err != nil {
 		return err
 	}

@@ -380,7 +380,7 @@ func (a *Agent) leadersEngine(ctx context.Context, name string) (*heal.Engine, *
 }
 
 // recoveries are what was written down of the recovery of each service.
-func (a *Agent) recoveries(ctx context.Context, c *model.Cluster, s heal.Reader) map[string]heal.Record {
+func (a *Agent) recoveries(ctx context.Context, c *model.Cluster, s store.Reader) map[string]heal.Record {
 	out := map[string]heal.Record{}
 	for name := range a.healers(c) {
 		r, _, err := heal.Load(ctx, s, name)

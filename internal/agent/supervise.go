@@ -90,18 +90,11 @@ func inJSON(r supervise.Record) []byte {
 	return b
 }
 
-func loadSupervision(ctx context.Context, s heal.Reader) (r supervise.Record, revision int64, err error) {
-	e, err := s.Get(ctx, keySupervision)
-	if errors.Is(err, store.ErrNotFound) {
-		return r, 0, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(e.Value, &r)
-	}
-	if err != nil {
+func loadSupervision(ctx context.Context, s store.Reader) (r supervise.Record, revision int64, err error) {
+	if revision, err = store.ReadJSON(ctx, s, keySupervision, &r); err != nil {
 		return supervise.Record{}, 0, fmt.Errorf("read the record of the supervision: %w", err)
 	}
-	return r, e.Revision, nil
+	return r, revision, nil
 }
 
 // viewOf is what the nodes that answered say.
@@ -122,7 +115,7 @@ func viewOf(nodes []api.NodeStatus, now time.Time) supervise.View {
 }
 
 // recoveringNow are the services whose recovery is under way: the members are its own then.
-func (a *Agent) recoveringNow(ctx context.Context, c *model.Cluster, s heal.Reader) (map[string]bool, error) {
+func (a *Agent) recoveringNow(ctx context.Context, c *model.Cluster, s store.Reader) (map[string]bool, error) {
 	out := map[string]bool{}
 	for name := range a.healers(c) {
 		r, _, err := heal.Load(ctx, s, name)
@@ -185,7 +178,7 @@ func mayRestart(ctx context.Context, s store.Store, req api.RestartRequest) erro
 }
 
 // supervised says in status what is frozen and what is done about it.
-func (a *Agent) supervised(ctx context.Context, s heal.Reader) []health.Condition {
+func (a *Agent) supervised(ctx context.Context, s store.Reader) []health.Condition {
 	r, _, err := loadSupervision(ctx, s)
 	if err != nil {
 		a.Log.Debug("supervision", "err", err)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"nines/internal/health"
 	"nines/internal/model"
 )
 
@@ -205,13 +206,5 @@ func (x *run) told(ctx context.Context, code string) bool {
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
 	s, err := x.Observer.Snapshot(ctx)
-	if err != nil {
-		return false
-	}
-	for _, c := range s.Conditions {
-		if c.Code == code {
-			return true
-		}
-	}
-	return false
+	return err == nil && slices.ContainsFunc(s.Conditions, func(c health.Condition) bool { return c.Code == code })
 }

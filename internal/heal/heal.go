@@ -94,14 +94,9 @@ type Agents interface {
 	Steps(ctx context.Context, steps []StepRequest) error
 }
 
-// Reader is what an agent needs of the store.
-type Reader interface {
-	Get(ctx context.Context, key string) (store.Entry, error)
-}
-
 // State is what a recovery needs of the store.
 type State interface {
-	Reader
+	store.Reader
 	PutFenced(ctx context.Context, lease string, fence store.Fence, key string, value []byte, revision int64) (int64, error)
 }
 
@@ -112,23 +107,17 @@ var ErrNothing = errors.New("nothing to recover")
 var ErrStale = errors.New("the recovery is not the present one")
 
 // Load returns the record of a service and its revision; a service that never was recovered has an empty one.
-func Load(ctx context.Context, s Reader, svc string) (Record, int64, error) {
+func Load(ctx context.Context, s store.Reader, svc string) (Record, int64, error) {
 	r := Record{Service: svc}
-	e, err := s.Get(ctx, prefixRecord+svc)
-	if errors.Is(err, store.ErrNotFound) {
-		return r, 0, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(e.Value, &r)
-	}
+	revision, err := store.ReadJSON(ctx, s, prefixRecord+svc, &r)
 	if err != nil {
 		return Record{}, 0, fmt.Errorf("read the recovery of %s: %w", svc, err)
 	}
-	return r, e.Revision, nil
+	return r, revision, nil
 }
 
 // Check is what an agent asks before it does a step: does it belong to the present leader's present epoch?
-func Check(ctx context.Context, s Reader, fence store.Fence, req StepRequest) error {
+func Check(ctx context.Context, s store.Reader, fence store.Fence, req StepRequest) error {
 	r, _, err := Load(ctx, s, req.Service)
 	switch {
 	case err != nil:
