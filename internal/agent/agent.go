@@ -67,6 +67,7 @@ type Agent struct {
 	life   context.Context
 
 	duplicates duplicates
+	looks      looks
 }
 
 // ErrNewBinary is why Run ends after an upgrade: systemd starts the new executable.

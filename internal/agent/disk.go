@@ -154,7 +154,7 @@ func (a *Agent) careForDisk(ctx context.Context, s store.Store, l *converge.Lead
 	if err != nil {
 		return err
 	}
-	d := disk.Decide(a.quorumMembers(c, a.askAll(ctx, c, api.LookAtHealth)), out.Node)
+	d := disk.Decide(a.quorumMembers(c, a.lookAtAll(ctx, c, drainEvery/2)), out.Node)
 	if d.Act == disk.Nothing {
 		return nil
 	}
@@ -165,7 +165,7 @@ func (a *Agent) careForDisk(ctx context.Context, s store.Store, l *converge.Lead
 	}
 	defer release()
 	// What was seen before the others were kept from beginning may be over.
-	if again := disk.Decide(a.quorumMembers(c, a.askAll(ctx, c, api.LookAtHealth)), out.Node); again != d {
+	if again := disk.Decide(a.quorumMembers(c, a.lookAtAll(ctx, c, 0)), out.Node); again != d {
 		return nil
 	}
 	a.Log.Warn("a disk is short", "act", d.Act, "node", d.Node, "why", d.Reason)

@@ -256,7 +256,7 @@ func (a *Agent) order(ctx context.Context, s store.Store, l *leadership, req api
 	if err != nil {
 		return o, &api.Error{Status: http.StatusBadRequest, Code: api.CodeInvalid, Text: err.Error()}
 	}
-	nodes := a.askAll(ctx, c, api.LookAtHealth)
+	nodes := a.lookAtAll(ctx, c, 0)
 	if req.Action != fence.TurnOn {
 		if err := fence.Spare(c, req.Node, servingOn(nodes)); err != nil {
 			var q *fence.QuorumError
@@ -398,7 +398,7 @@ func (a *Agent) adoptOrders(ctx context.Context, s store.Store, l *leadership) {
 		if err != nil {
 			continue
 		}
-		if o.Executor = a.executorFor(c, o.Node, a.askAll(ctx, c, api.LookAtHealth)); o.Executor == "" {
+		if o.Executor = a.executorFor(c, o.Node, a.lookAtAll(ctx, c, 0)); o.Executor == "" {
 			continue
 		}
 		o.Fence, o.Touched = int64(l.fence), time.Now().UTC()

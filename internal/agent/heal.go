@@ -20,8 +20,8 @@ import (
 	"nines/internal/store"
 )
 
-// How often the leader looks whether a service has to be recovered, and how often while one is. Each look asks all agents, also at rest;
-// what is looked for is given ten seconds at least to mend itself.
+// How often the leader looks whether a service has to be recovered, and how often while one is: what is looked for is given ten seconds
+// at least to mend itself.
 const (
 	lookAgain = 5 * time.Second
 	tickAgain = time.Second
@@ -121,7 +121,11 @@ func (a *Agent) tick(ctx context.Context, c *model.Cluster, e *heal.Engine, sick
 	if err != nil {
 		return false, err
 	}
-	well, err := a.watchLineage(ctx, c, e)
+	old := atRest
+	if !sick.IsZero() || apart.held(e.Name) {
+		old = 0
+	}
+	well, err := a.watchLineage(ctx, c, e, old)
 	if err != nil {
 		return false, err
 	}
@@ -158,13 +162,13 @@ func (a *Agent) tick(ctx context.Context, c *model.Cluster, e *heal.Engine, sick
 	return record.Open && !m.Rest, err
 }
 
-// watchLineage writes down what must be known of the service on the day when it is down.
-func (a *Agent) watchLineage(ctx context.Context, c *model.Cluster, e *heal.Engine) (well bool, err error) {
+// watchLineage writes down what must be known of the service on the day when it is down. old is how old what it goes by may be.
+func (a *Agent) watchLineage(ctx context.Context, c *model.Cluster, e *heal.Engine, old time.Duration) (well bool, err error) {
 	last, err := e.Lineage(ctx)
 	if err != nil {
 		return false, err
 	}
-	seen := observationsOf(a.askAll(ctx, c, api.LookAtHealth))
+	seen := observationsOf(a.lookAtAll(ctx, c, old))
 	lineage, well := e.Healer.Watch(c, seen[e.Name], last, time.Now())
 	if lineage != nil {
 		err = e.Remember(ctx, lineage)

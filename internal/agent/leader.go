@@ -112,7 +112,7 @@ func (a *Agent) rotateDue(ctx context.Context, s store.Store, l *converge.Leader
 	if _, err := a.secrets.refresh(ctx); err != nil {
 		return err
 	}
-	seen := observationsOf(a.askAll(ctx, c, api.LookAtHealth))
+	seen := observationsOf(a.lookAtAll(ctx, c, atRest))
 	changed := map[string]string{}
 	for _, svc := range a.Services {
 		r, ok := svc.(service.Rotator)

@@ -36,10 +36,17 @@ func (a *Agent) renewDue(ctx context.Context, s store.Store, l *converge.Leader,
 	if ca == nil || err != nil {
 		return err
 	}
-	due, newest := dueOf(a.askAll(ctx, c, api.LookAtHealth), ca.Validity(), time.Now())
-	for _, n := range due {
-		if err := a.renewNode(ctx, c, ca, n, fence); err != nil {
-			return fmt.Errorf("the certificate of %s, which ends at %s: %w", n.Node, n.Report.Certificate.NotAfter.UTC().Format(time.RFC3339), err)
+	due, newest := dueOf(a.lookAtAll(ctx, c, atRest), ca.Validity(), time.Now())
+	if len(due) > 0 {
+		// An apply has daemons load the pair that is being replaced.
+		release, ok := l.Hold("the renewal of certificates")
+		if !ok {
+			return nil
+		}
+		err := a.renewNodes(ctx, c, ca, due, fence)
+		release()
+		if err != nil {
+			return err
 		}
 		newest = time.Now()
 	}
@@ -86,15 +93,27 @@ func (a *Agent) authority() (*secret.CA, error) {
 	return secret.ParseCA(secret.Pair{Cert: cert.Content, Key: key.Content})
 }
 
-// renewNode brings a node a new pair, and looks whether it uses it.
+func (a *Agent) renewNodes(ctx context.Context, c *model.Cluster, ca *secret.CA, due []api.NodeStatus, fence store.Fence) error {
+	for _, n := range due {
+		if err := a.renewNode(ctx, c, ca, n, fence); err != nil {
+			return fmt.Errorf("the certificate of %s, which ends at %s: %w", n.Node, n.Report.Certificate.NotAfter.UTC().Format(time.RFC3339), err)
+		}
+	}
+	return nil
+}
+
+// renewNode brings a node a new pair, unless somebody has just done so, and looks whether it uses it.
 func (a *Agent) renewNode(ctx context.Context, c *model.Cluster, ca *secret.CA, n api.NodeStatus, fence store.Fence) error {
 	node, _ := c.Node(n.Node)
+	ctx, cancel := context.WithTimeout(ctx, 2*statusTimeout)
+	defer cancel()
+	if v, err := a.peers.Version(ctx, api.NodeAddr(node)); err != nil || !v.Certificate.Renewable(ca.Validity(), time.Now()) {
+		return err
+	}
 	pair, err := ca.IssueNode(secret.NodeRequest(c, node))
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*statusTimeout)
-	defer cancel()
 	if err := a.peers.Certificate(ctx, node, api.CertificateRequest{Node: n.Node, Fence: fence, Cert: pair.Cert, Key: pair.Key}); err != nil {
 		return err
 	}

@@ -44,11 +44,12 @@ func (a *Agent) superviseOnce(ctx context.Context, c *model.Cluster, s store.Sto
 	if err != nil {
 		return err
 	}
-	v := viewOf(a.askAll(ctx, c, api.LookAtHealth), time.Now())
-	if len(v.Ailing) == 0 && len(r.Units) == 0 && len(r.Decisions) == 0 {
+	known := len(r.Units) > 0 || len(r.Decisions) > 0
+	if !known && len(viewOf(a.lookAtAll(ctx, c, atRest), time.Now()).Ailing) == 0 {
 		apart.letGo(supervision)
 		return nil
 	}
+	v := viewOf(a.lookAtAll(ctx, c, 0), time.Now())
 	shape, err := a.shapes.of(c, a.secrets)
 	if err != nil {
 		return err

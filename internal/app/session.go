@@ -108,7 +108,7 @@ func (s *Session) Ready(ctx context.Context) Readiness {
 	if s.Client == nil {
 		return Missing
 	}
-	now := time.Now()
+	now, by := time.Now(), s.Cluster.Certificates.RenewedBy
 	ready := make([]Readiness, len(s.Cluster.Nodes))
 	var wg sync.WaitGroup
 	for i, n := range s.Cluster.Nodes {
@@ -117,7 +117,7 @@ func (s *Session) Ready(ctx context.Context) Readiness {
 			switch {
 			case err != nil || v.Node != n.Name:
 				s.log.Debug("agent", "node", n.Name, "err", err)
-			case v.Certificate.Renewable(v.Authority, now), s.Cluster.Certificates.RenewedBy == model.RenewedByLeader && n.Has(model.RoleController) && !v.Renews:
+			case v.Certificate.Overdue(v.Authority, by, now), by == model.RenewedByLeader && n.Has(model.RoleController) && !v.Renews:
 				ready[i] = Due
 			default:
 				ready[i] = Ready

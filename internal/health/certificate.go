@@ -17,11 +17,11 @@ func Certificate(node string, v, authority model.Validity, by model.Renewer, now
 		return []Condition{{Code: "certificate-expired", Severity: Critical, Node: node,
 			Text: "the node's certificate expired on " + Day(v.NotAfter) + ": nobody accepts a new connection to its services",
 			Hint: "'nines apply' renews it over SSH"}}
-	case v.Renewable(authority, now) && by == model.RenewedByLeader && v.Late(now):
+	case v.Overdue(authority, by, now) && by == model.RenewedByLeader:
 		return []Condition{{Code: "certificate-expires", Severity: Warning, Node: node,
 			Text: "the node's certificate ends " + in(v.NotAfter, now) + ", and the leader has not renewed it",
 			Hint: "'journalctl -u nines-agent | grep certificate' on the leader says why; 'nines apply' renews it over SSH"}}
-	case v.Renewable(authority, now) && by != model.RenewedByLeader:
+	case v.Overdue(authority, by, now):
 		return []Condition{{Code: "certificate-expires", Severity: Warning, Node: node,
 			Text: "the node's certificate ends " + in(v.NotAfter, now) + ": from then on nobody accepts a new connection to its services",
 			Hint: "'nines apply' renews it over SSH; no service is interrupted"}}

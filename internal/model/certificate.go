@@ -22,6 +22,11 @@ func (v Validity) Late(now time.Time) bool {
 	return v.NotAfter.Sub(now) < v.NotAfter.Sub(v.NotBefore)/4
 }
 
+// Overdue reports whether a person has to see to a new certificate: the one who renews has not, or cannot by itself.
+func (v Validity) Overdue(authority Validity, by Renewer, now time.Time) bool {
+	return v.Renewable(authority, now) && (by != RenewedByLeader || v.Late(now))
+}
+
 // Renewable reports whether a new certificate would be better: Due, and not cut short by the
 // end of the authority that would issue the new one as well.
 func (v Validity) Renewable(authority Validity, now time.Time) bool {

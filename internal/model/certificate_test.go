@@ -16,19 +16,25 @@ func TestValidity(t *testing.T) {
 		authority               Validity
 		after                   time.Duration
 		due, renewable, expired bool
+		overdue                 [2]bool // where the leader renews, and where the operator does
 	}{
-		"new":                        {decade, 0, false, false, false},
-		"more than a third left":     {decade, 243 * day, false, false, false},
-		"less than a third left":     {decade, 244 * day, true, true, false},
-		"the last second":            {decade, 365*day - time.Second, true, true, false},
-		"its end":                    {decade, 365 * day, true, true, true},
-		"long after":                 {decade, 700 * day, true, true, true},
-		"cut short by the authority": {year, 300 * day, true, false, false},
+		"new":                        {decade, 0, false, false, false, [2]bool{}},
+		"more than a third left":     {decade, 243 * day, false, false, false, [2]bool{}},
+		"less than a third left":     {decade, 244 * day, true, true, false, [2]bool{false, true}},
+		"the last second":            {decade, 365*day - time.Second, true, true, false, [2]bool{true, true}},
+		"its end":                    {decade, 365 * day, true, true, true, [2]bool{true, true}},
+		"long after":                 {decade, 700 * day, true, true, true, [2]bool{true, true}},
+		"cut short by the authority": {year, 300 * day, true, false, false, [2]bool{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			now := begin.Add(tc.after)
 			if year.Due(now) != tc.due || year.Renewable(tc.authority, now) != tc.renewable || year.Expired(now) != tc.expired {
 				t.Errorf("due %v, renewable %v, expired %v, want %v %v %v", year.Due(now), year.Renewable(tc.authority, now), year.Expired(now), tc.due, tc.renewable, tc.expired)
+			}
+			for i, by := range []Renewer{RenewedByLeader, RenewedByOperator} {
+				if got := year.Overdue(tc.authority, by, now); got != tc.overdue[i] {
+					t.Errorf("overdue %v where the %s renews", got, by)
+				}
 			}
 		})
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"nines/internal/model"
 	"nines/internal/secret"
 )
 
@@ -20,9 +21,27 @@ func certificates(t *testing.T, cluster string) {
 	ca := authority(t, cluster)
 	nodes := []string{"ctl1", "ctl2", "ctl3"}
 
+	// Due: the leader renews, and has the daemons load, without an outage.
+	const day = 24 * time.Hour
+	for _, n := range nodes {
+		reissue(t, ca, n, -265*day, 100*day)
+	}
+	clients := startRequests(t)
+	for _, n := range nodes {
+		must(t, 2*time.Minute, "lab", "ssh", "--name", labName, n, "--", "until openssl x509 -noout -checkend 20000000 -in "+model.PathCert+" >/dev/null; do sleep 0.5; done")
+	}
+	loaded(t, cluster)
+	if n, failed := clients.stop(); failed > 0 || n == 0 {
+		t.Errorf("%d of %d requests failed while the leader renewed", failed, n)
+	}
+
+	// What follows is the operator's way alone.
+	renewedBy(t, cluster, "operator")
+	t.Cleanup(func() { renewedBy(t, cluster, "leader") })
+
 	// Near the end: told, and renewed without an outage.
 	for _, n := range nodes {
-		reissue(t, ca, n, -300*24*time.Hour, 65*24*time.Hour)
+		reissue(t, ca, n, -300*day, 65*day)
 	}
 	st := decode[status](t, nines(t, time.Minute, "-c", cluster, "status", "--json").stdout)
 	told := map[string]bool{}
@@ -34,7 +53,7 @@ func certificates(t *testing.T, cluster string) {
 	if st.Healthy || len(told) != len(nodes) {
 		t.Errorf("certificates near their end: healthy %v, %+v", st.Healthy, st.Conditions)
 	}
-	clients := startRequests(t)
+	clients = startRequests(t)
 	must(t, 2*time.Minute, "-c", cluster, "apply", "--yes")
 	if n, failed := clients.stop(); failed > 0 || n == 0 {
 		t.Errorf("%d of %d requests failed during the renewal", failed, n)
@@ -43,7 +62,7 @@ func certificates(t *testing.T, cluster string) {
 
 	// Past the end, and loaded by every daemon: nobody accepts anybody. SSH is the way back.
 	for _, n := range nodes {
-		reissue(t, ca, n, -365*24*time.Hour, -time.Hour)
+		reissue(t, ca, n, -365*day, -time.Hour)
 		onNode(t, n, "mariadb -e 'flush local ssl'; systemctl reload haproxy keystone")
 	}
 	for _, n := range nodes { // Keystone is up again, with what it has
@@ -62,6 +81,32 @@ func certificates(t *testing.T, cluster string) {
 	if len(strings.TrimSpace(out)) < 100 {
 		t.Errorf("no token after the renewal: %q", out)
 	}
+}
+
+// loaded waits until all daemons use the certificates of their nodes.
+func loaded(t *testing.T, cluster string) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); nines(t, time.Minute, "-c", cluster, "plan").code != 0; time.Sleep(time.Second) {
+		if time.Now().After(deadline) {
+			t.Fatal("the leader renewed, and daemons have not loaded it")
+		}
+	}
+	healthy(t, cluster)
+}
+
+// renewedBy says in cluster.yaml who renews, and applies it.
+func renewedBy(t *testing.T, cluster, who string) {
+	t.Helper()
+	text, err := os.ReadFile(cluster)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _, _ := strings.Cut(string(text), "certificates:")
+	if err := os.WriteFile(cluster, []byte(before+"certificates: {renewed_by: "+who+"}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	must(t, 2*time.Minute, "-c", cluster, "apply", "--yes")
+	healthy(t, cluster)
 }
 
 func onNode(t *testing.T, node, script string) string {
@@ -94,8 +139,7 @@ func authority(t *testing.T, cluster string) tls.Certificate {
 // so long from now.
 func reissue(t *testing.T, ca tls.Certificate, node string, from, until time.Duration) {
 	t.Helper()
-	const path = "/etc/nines/tls/node.pem"
-	block, _ := pem.Decode([]byte(onNode(t, node, "cat "+path)))
+	block, _ := pem.Decode([]byte(onNode(t, node, "cat "+model.PathCert)))
 	if block == nil {
 		t.Fatalf("no certificate on %s", node)
 	}
@@ -110,5 +154,5 @@ func reissue(t *testing.T, ca tls.Certificate, node string, from, until time.Dur
 		t.Fatal(err)
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	onNode(t, node, "printf %s '"+string(text)+"' > "+path+".new && mv "+path+".new "+path)
+	onNode(t, node, "printf %s '"+string(text)+"' > "+model.PathCert+".new && mv "+model.PathCert+".new "+model.PathCert)
 }
