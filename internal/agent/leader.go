@@ -73,8 +73,12 @@ type leadership struct {
 	fence store.Fence
 }
 
-// rotateEvery is how often the leader asks whether a key or a certificate is due.
-const rotateEvery = time.Minute
+const (
+	// rotateEvery is how often the leader asks whether a key is due.
+	rotateEvery = time.Minute
+	// renewEvery is how often it asks whether a certificate is: by a look that other duties take anyway.
+	renewEvery = 20 * time.Second
+)
 
 // rotate changes keys on schedule, while the nodes are as last applied. A changed key reaches them by
 // an apply of the spec as it stands, with all its order and checks.
@@ -90,7 +94,7 @@ func (a *Agent) rotate(ctx context.Context, s store.Store, l *converge.Leader) {
 // renew renews certificates in time, while this node leads.
 func (a *Agent) renew(ctx context.Context, s store.Store, l *converge.Leader, fence store.Fence) {
 	var loaded time.Time
-	for pause(ctx, rotateEvery) {
+	for pause(ctx, renewEvery) {
 		if err := a.renewDue(ctx, s, l, fence, &loaded); err != nil && ctx.Err() == nil {
 			a.Log.Warn("certificate renewal", "err", err)
 		}

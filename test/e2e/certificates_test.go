@@ -83,15 +83,20 @@ func certificates(t *testing.T, cluster string) {
 	}
 }
 
-// loaded waits until all daemons use the certificates of their nodes.
+// loaded waits until the leader has had all daemons load the certificates of their nodes.
 func loaded(t *testing.T, cluster string) {
 	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); nines(t, time.Minute, "-c", cluster, "plan").code != 0; time.Sleep(time.Second) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
+		last := decode[status](t, nines(t, time.Minute, "-c", cluster, "status", "--json").stdout).Apply
+		if last.Who == "certificate renewal" && last.State == "converged" {
+			break
+		}
 		if time.Now().After(deadline) {
-			t.Fatal("the leader renewed, and daemons have not loaded it")
+			t.Fatalf("the leader renewed, and daemons have not loaded it: %+v", last)
 		}
 	}
 	healthy(t, cluster)
+	unchanged(t, cluster)
 }
 
 // renewedBy says in cluster.yaml who renews, and applies it.

@@ -127,6 +127,10 @@ func lossIsFound(t *testing.T, cluster string) {
 type status struct {
 	Healthy    bool     `json:"healthy"`
 	VIPHolders []string `json:"vip_holders"`
+	Apply      struct {
+		Who   string `json:"who"`
+		State string `json:"state"`
+	} `json:"apply"`
 	Conditions []struct {
 		Code string `json:"code"`
 		Node string `json:"node"`
