@@ -36,6 +36,10 @@ const (
 var (
 	weightTop     = weight(8)
 	weightClients = weight(2)
+	weightMachine = weight(1)
+	// weightBooting is that of a machine until its services have started (see shareOf): the programs of a controller that boots are seventy
+	// seconds of work for a processor, and the other controllers, whose processors these are not, answered logins after two seconds and more.
+	weightBooting = map[string]string{"cpu.weight": "25", "cpu.shares": "256"}
 )
 
 // weight is so many times that of one task, for version 2 and for version 1 of control groups.

@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -266,6 +267,21 @@ func TestWhatTheImageMayHide(t *testing.T) {
 	} {
 		if got := portable(variable); got != want {
 			t.Errorf("portable(%q) = %t", variable, got)
+		}
+	}
+}
+
+func TestShareOfAMachine(t *testing.T) {
+	pid := os.Getpid() // its root has no pathSettled
+	for name, tc := range map[string]struct {
+		since time.Duration
+		want  map[string]string
+	}{
+		"boots":              {0, weightBooting},
+		"boots for too long": {bootTime + time.Second, weightMachine},
+	} {
+		if got := shareOf(booted{pid: pid, since: time.Now().Add(-tc.since)}); !maps.Equal(got, tc.want) {
+			t.Errorf("%s: %v, want %v", name, got, tc.want)
 		}
 	}
 }

@@ -38,7 +38,7 @@ func (l *Lab) createMachine(ctx context.Context, node nodeSpec) error {
 			return err
 		}
 		// Unmounting writes everything to the disk.
-		return errors.Join(l.writeIdentity(node), unmountBelow(time.Now().Add(10*time.Second), l.nodeRun(node.Name)))
+		return errors.Join(l.writeIdentity(node), l.writeSettled(node.Name), unmountBelow(time.Now().Add(10*time.Second), l.nodeRun(node.Name)))
 	})
 	if err != nil {
 		return fmt.Errorf("disk of %s: %w", node.Name, err)

@@ -101,7 +101,7 @@ func (l *Lab) repositoryServes() bool {
 	return true
 }
 
-// Serve is the lab's supervisor: it serves the package repository in the lab, is the machines' BMCs,
+// Serve is the lab's supervisor: it serves the package repository in the lab, is the machines' BMCs, gives machines that boot less of the processors,
 // and forwards ports of 127.0.0.1 into the lab, until ctx ends.
 func Serve(ctx context.Context, name string, log *slog.Logger) error {
 	l, err := Find(name)
@@ -135,6 +135,7 @@ func Serve(ctx context.Context, name string, log *slog.Logger) error {
 	for _, b := range bmcs {
 		group.Go(func() error { return ignoreClosed(b.server.ServeTLS(b.listener, "", "")) })
 	}
+	group.Go(func() error { return l.share(ctx) })
 	for i, listener := range listeners {
 		group.Go(func() error { return l.forward(listener, forwards[i].Target, log) })
 	}

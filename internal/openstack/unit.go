@@ -29,6 +29,8 @@ type WSGI struct {
 	Threads   int
 	// Streams: bodies are passed on while they come and may take hours; no request is ended for its age.
 	Streams bool
+	// First: it gets processor time before the other APIs.
+	First bool
 	// Messaging: the application uses the broker.
 	Messaging bool
 	// Reads are the files of the node's configuration that it reads: it is restarted when one of them changes. nil: all.
