@@ -57,5 +57,18 @@ func TestLooks(t *testing.T) {
 		look(gone, three, 0)
 		look(ctx, three, time.Minute) // what a leader of the past found out at its end is nothing to go by
 		want(2)
+
+		slow := func(ctx context.Context, c *model.Cluster, look api.Look) []api.NodeStatus {
+			time.Sleep(3 * time.Second) // a dead machine
+			return ask(ctx, c, look)[:1]
+		}
+		wg.Go(func() { l.last(ctx, three, 0, slow) })
+		time.Sleep(time.Second)
+		look(ctx, three, 0) // waits for nobody
+		want(1)
+		wg.Wait()
+		want(1)
+		look(ctx, three, time.Minute) // what began later is the last
+		want(0)
 	})
 }
