@@ -139,6 +139,9 @@ func makeCgroups(lab string, member ...string) ([]string, error) {
 			if err := h.prepare(parent, dir, depth); err != nil {
 				return nil, err
 			}
+			if slices.Contains(member, machineMember) { // nothing else needs it, and to ask for it may take a while
+				giveRealTime(parent, dir, []int{realTimeTop, realTimeLab, realTimeNode, realTimeMachine}[depth])
+			}
 		}
 		procs = append(procs, filepath.Join(dir, "cgroup.procs"))
 	}
@@ -184,10 +187,6 @@ func (h hierarchy) prepare(parent, dir string, depth int) error {
 			return fmt.Errorf("control group %s: %w", dir, err)
 		}
 	}
-	share := filepath.Join(dir, "cpu.rt_runtime_us")
-	if _, err := os.Stat(share); err == nil && !slices.Contains([]string{supervisorMember, watchMember, clientsMember}, filepath.Base(dir)) {
-		giveRealTime(share, []int{realTimeTop, realTimeLab, realTimeNode, realTimeMachine}[depth])
-	}
 	return nil
 }
 
@@ -206,11 +205,20 @@ func setFiles(dir string, values map[string]string) {
 // realTimePatience bounds the wait for the share of a group that was just removed.
 const realTimePatience = 3 * time.Second
 
-// giveRealTime writes a share into the file. The kernel counts a removed group for some time longer: without
+// giveRealTime gives a group a share of its parent's, where its hierarchy has one to give. The kernel counts a removed group for some time longer: without
 // patience, a machine whose power returned got half of its share, then a quarter, then none, and its VIP moved
 // for want of a processor. With many labs the sum may truly not fit: then take less, and in the end
 // none, which only means that keepalived runs at normal priority.
-func giveRealTime(file string, share int) {
+func giveRealTime(parent, dir string, share int) {
+	const name = "cpu.rt_runtime_us"
+	file, want := filepath.Join(dir, name), strconv.Itoa(share)
+	has, err := os.ReadFile(file)
+	if err != nil || strings.TrimSpace(string(has)) == want {
+		return // no real time here, or there already
+	}
+	if of, err := os.ReadFile(filepath.Join(parent, name)); err == nil && strings.TrimSpace(string(of)) == "0" {
+		return // patience would find nothing
+	}
 	write := func(n int) bool { return os.WriteFile(file, []byte(strconv.Itoa(n)), 0) == nil }
 	for deadline := time.Now().Add(realTimePatience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if write(share) {

@@ -63,10 +63,10 @@ func certificates(t *testing.T, cluster string) {
 	// Past the end, and loaded by every daemon: nobody accepts anybody. SSH is the way back.
 	for _, n := range nodes {
 		reissue(t, ca, n, -365*day, -time.Hour)
-		onNode(t, n, "mariadb -e 'flush local ssl'; systemctl reload haproxy keystone")
+		onNode(t, labName, n, "mariadb -e 'flush local ssl'; systemctl reload haproxy keystone")
 	}
 	for _, n := range nodes { // Keystone is up again, with what it has
-		onNode(t, n, "until curl -sk -m 1 -o /dev/null https://"+n+":5000/v3; do sleep 0.2; done")
+		onNode(t, labName, n, "until curl -sk -m 1 -o /dev/null https://"+n+":5000/v3; do sleep 0.2; done")
 	}
 	for _, command := range []string{"status", "plan"} {
 		r := nines(t, time.Minute, "-c", cluster, command)
@@ -114,9 +114,9 @@ func renewedBy(t *testing.T, cluster, who string) {
 	healthy(t, cluster)
 }
 
-func onNode(t *testing.T, node, script string) string {
+func onNode(t *testing.T, lab, node, script string) string {
 	t.Helper()
-	return must(t, time.Minute, "lab", "ssh", "--name", labName, node, "--", script)
+	return must(t, time.Minute, "lab", "ssh", "--name", lab, node, "--", script)
 }
 
 // authority opens the cluster's own authority, as an operator's machine holds it.
@@ -144,7 +144,7 @@ func authority(t *testing.T, cluster string) tls.Certificate {
 // so long from now.
 func reissue(t *testing.T, ca tls.Certificate, node string, from, until time.Duration) {
 	t.Helper()
-	block, _ := pem.Decode([]byte(onNode(t, node, "cat "+model.PathCert)))
+	block, _ := pem.Decode([]byte(onNode(t, labName, node, "cat "+model.PathCert)))
 	if block == nil {
 		t.Fatalf("no certificate on %s", node)
 	}
@@ -159,5 +159,5 @@ func reissue(t *testing.T, ca tls.Certificate, node string, from, until time.Dur
 		t.Fatal(err)
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	onNode(t, node, "printf %s '"+string(text)+"' > "+model.PathCert+".new && mv "+model.PathCert+".new "+model.PathCert)
+	onNode(t, labName, node, "printf %s '"+string(text)+"' > "+model.PathCert+".new && mv "+model.PathCert+".new "+model.PathCert)
 }

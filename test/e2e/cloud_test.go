@@ -25,7 +25,7 @@ func TestCloud(t *testing.T) {
 	t.Run("every service is up again", allUp)
 
 	must(t, 5*time.Minute, "lab", "down", "--name", labName)
-	gone(t)
+	gone(t, labName)
 }
 
 // allUp asks OpenStack itself, with the ordinary client.

@@ -67,7 +67,7 @@ func TestCore(t *testing.T) {
 	t.Run("kill -9 of an agent during apply", func(t *testing.T) { killedAgent(t, cluster) })
 
 	must(t, 5*time.Minute, "lab", "down", "--name", labName)
-	gone(t)
+	gone(t, labName)
 }
 
 // drilled runs a drill. The limits are those of a machine that does nothing else, which the one that tests may

@@ -55,5 +55,5 @@ func TestHostsWithoutLab(t *testing.T) {
 	mine := labName
 	labName += "-none"
 	defer func() { labName = mine }()
-	gone(t)
+	gone(t, labName)
 }

@@ -85,7 +85,7 @@ func interruptions(t *testing.T, length time.Duration, f func(t *testing.T, tr t
 					return // the lab stays as it is, to be looked at
 				}
 				must(t, 5*time.Minute, "lab", "down", "--name", labName)
-				gone(t)
+				gone(t, labName)
 			})
 			f(t, tr)
 		})
@@ -95,8 +95,15 @@ func interruptions(t *testing.T, length time.Duration, f func(t *testing.T, tr t
 	}
 }
 
-// TestInterruptedApply interrupts the first apply of a cluster and repeats it.
-func TestInterruptedApply(t *testing.T) {
+// TestInterrupted interrupts what brings a cluster up, and repeats it.
+func TestInterrupted(t *testing.T) {
+	t.Parallel() // nothing is measured
+	t.Run("apply", interruptedApply)
+	t.Run("lab up", interruptedLabUp)
+}
+
+// interruptedApply interrupts the first apply of a cluster and repeats it.
+func interruptedApply(t *testing.T) {
 	interruptions(t, 50*time.Second, func(t *testing.T, tr trial) {
 		t.Log(tr)
 		must(t, 5*time.Minute, "lab", "up", "--profile", "core", "--name", labName, "--machines-only")
@@ -109,8 +116,8 @@ func TestInterruptedApply(t *testing.T) {
 	})
 }
 
-// TestInterruptedLabUp kills lab up in the middle and repeats it.
-func TestInterruptedLabUp(t *testing.T) {
+// interruptedLabUp kills lab up in the middle and repeats it.
+func interruptedLabUp(t *testing.T) {
 	interruptions(t, 60*time.Second, func(t *testing.T, tr trial) {
 		if tr.seed%2 == 0 {
 			tr.moment /= 25 // while the machines are made and boot
@@ -242,9 +249,9 @@ func whole(t *testing.T, cluster string) {
 }
 
 // gone says that nothing of the lab is left on the host.
-func gone(t *testing.T) {
+func gone(t *testing.T, lab string) {
 	t.Helper()
-	for what, n := range footprint(t) {
+	for what, n := range footprint(t, lab) {
 		if n != "0" {
 			t.Errorf("lab down left %s %s behind", n, what)
 		}

@@ -81,17 +81,16 @@ func requireLab(t *testing.T) {
 	}
 }
 
-// footprint is everything of a lab that may stay behind on the host.
-func footprint(t *testing.T) map[string]string {
+// footprint is everything of a lab that may stay behind on the host. Its network namespaces are mounts.
+func footprint(t *testing.T, lab string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
 	for name, command := range map[string]string{
-		"mounts":     "grep -c nines-lab/" + labName + " /proc/mounts || true",
-		"loops":      "losetup -l -n -O BACK-FILE 2>/dev/null | grep -c nines-lab/" + labName + " || true",
-		"namespaces": "ls /run/netns 2>/dev/null | grep -c " + labName + " || true",
-		"processes":  "pgrep -fc '[n]ines-lab/" + labName + "/' || true", // the brackets keep the pattern from matching itself
-		"cgroups":    "find /sys/fs/cgroup -maxdepth 4 -type d -path '*nines*" + labName + "*' | wc -l",
-		"files":      "ls -d /var/lib/nines-lab/" + labName + " /run/nines-lab/" + labName + " 2>/dev/null | wc -l",
+		"mounts":    "grep -c nines-lab/" + lab + "/ /proc/mounts || true",
+		"loops":     "losetup -l -n -O BACK-FILE 2>/dev/null | grep -c nines-lab/" + lab + "/ || true",
+		"processes": "pgrep -fc '[n]ines-lab/" + lab + "/' || true", // the brackets keep the pattern from matching itself
+		"cgroups":   "find /sys/fs/cgroup -maxdepth 4 -type d -path '*/nines-lab/" + lab + "' | wc -l",
+		"files":     "ls -d /var/lib/nines-lab/" + lab + " /run/nines-lab/" + lab + " 2>/dev/null | wc -l",
 	} {
 		b, err := exec.Command("sh", "-c", command).Output()
 		if err != nil {

@@ -33,6 +33,7 @@ chmod -R a+rX /root
 // on a machine without any package of a service, in a lab of its own.
 func TestLive(t *testing.T) {
 	requireLab(t)
+	t.Parallel() // nothing is measured
 	name := labName + "-live"
 	must(t, time.Minute, "lab", "down", "--name", name)
 	t.Cleanup(func() { must(t, time.Minute, "lab", "down", "--name", name) })

@@ -21,22 +21,21 @@ type trouble struct {
 // what to do, and no machine is changed. Then they are given agents, and what only a deployed cluster can refuse is tried.
 func TestTroubles(t *testing.T) {
 	requireLab(t)
-	mine := labName
-	labName += "-troubles"
-	t.Cleanup(func() { labName = mine })
-	must(t, time.Minute, "lab", "down", "--name", labName)
+	t.Parallel() // nothing is measured
+	lab := labName + "-troubles"
+	must(t, time.Minute, "lab", "down", "--name", lab)
 	t.Cleanup(func() {
-		must(t, time.Minute, "lab", "down", "--name", labName)
-		gone(t)
+		must(t, time.Minute, "lab", "down", "--name", lab)
+		gone(t, lab)
 	})
-	must(t, 20*time.Minute, "lab", "up", "--profile", "core", "--name", labName, "--machines-only")
-	cluster := "/var/lib/nines-lab/" + labName + "/cluster.yaml"
-	for _, tr := range troubles(cluster) {
+	must(t, 20*time.Minute, "lab", "up", "--profile", "core", "--name", lab, "--machines-only")
+	cluster := "/var/lib/nines-lab/" + lab + "/cluster.yaml"
+	for _, tr := range troubles(lab, cluster) {
 		t.Run(tr.name, func(t *testing.T) {
 			mend := tr.arrange(t)
 			refused(t, tr.says, "-c", cluster, "apply", "--yes")
 			mend()
-			untouched(t)
+			untouched(t, lab)
 		})
 	}
 
@@ -48,14 +47,14 @@ func TestTroubles(t *testing.T) {
 	t.Run("a leftover of another cluster", func(t *testing.T) { leftover(t, cluster) })
 }
 
-func troubles(cluster string) []trouble {
+func troubles(lab, cluster string) []trouble {
 	knownHosts := filepath.Join(filepath.Dir(cluster), "ssh", "known_hosts")
 	return []trouble{
 		{"unreachable node", func(t *testing.T) func() {
-			must(t, time.Minute, "lab", "power", "--name", labName, "off", "ctl3")
+			must(t, time.Minute, "lab", "power", "--name", lab, "off", "ctl3")
 			return func() {
-				must(t, time.Minute, "lab", "power", "--name", labName, "on", "ctl3")
-				onNode(t, "ctl3", "true")
+				must(t, time.Minute, "lab", "power", "--name", lab, "on", "ctl3")
+				onNode(t, lab, "ctl3", "true")
 			}
 		}, []string{"ctl3", "198.18.0.13:22"}},
 		{"changed host key", func(t *testing.T) func() {
@@ -76,20 +75,20 @@ func troubles(cluster string) []trouble {
 			})
 		}, []string{"198.18.0.12", "not known"}},
 		{"no root", func(t *testing.T) func() {
-			onNode(t, "ctl1", "useradd -m plain && cp -r /root/.ssh /home/plain/ && chown -R plain /home/plain/.ssh")
+			onNode(t, lab, "ctl1", "useradd -m plain && cp -r /root/.ssh /home/plain/ && chown -R plain /home/plain/.ssh")
 			back := edit(t, cluster, func(text string) string { return strings.Replace(text, "user: root", "user: plain", 1) })
-			return func() { back(); onNode(t, "ctl1", "userdel -r plain 2>/dev/null") }
+			return func() { back(); onNode(t, lab, "ctl1", "userdel -r plain 2>/dev/null") }
 		}, []string{"user plain of 198.18.0.11:22", "sudo", "198.18.0.12:22 refuses user plain"}},
 		{"full disk", func(t *testing.T) func() {
-			onNode(t, "ctl2", `fallocate -l "$(($(df --output=avail -B1 / | tail -1) - 20000000))" /full`)
-			return func() { onNode(t, "ctl2", "rm /full") }
+			onNode(t, lab, "ctl2", `fallocate -l "$(($(df --output=avail -B1 / | tail -1) - 20000000))" /full`)
+			return func() { onNode(t, lab, "ctl2", "rm /full") }
 		}, []string{"ctl2", "free"}},
 		{"wrong package source", func(t *testing.T) func() {
 			return edit(t, cluster, func(text string) string { return strings.Replace(text, "198.18.0.1:8080", "198.18.0.1:8081", 1) })
 		}, []string{"package source", "198.18.0.1:8081"}},
 		{"a port is taken", func(t *testing.T) func() {
-			onNode(t, "ctl3", "systemd-run -q --unit thief socat TCP-LISTEN:3306,fork,reuseaddr PIPE")
-			return func() { onNode(t, "ctl3", "systemctl stop thief") }
+			onNode(t, lab, "ctl3", "systemd-run -q --unit thief socat TCP-LISTEN:3306,fork,reuseaddr PIPE")
+			return func() { onNode(t, lab, "ctl3", "systemctl stop thief") }
 		}, []string{"3306", "socat"}},
 	}
 }
@@ -113,10 +112,10 @@ func refused(t *testing.T, says []string, args ...string) {
 }
 
 // untouched says that nothing of nines is on the machines.
-func untouched(t *testing.T) {
+func untouched(t *testing.T, lab string) {
 	t.Helper()
 	for _, n := range []string{"ctl1", "ctl2", "ctl3"} {
-		if left := onNode(t, n, "ls -d /etc/nines /var/lib/nines /usr/local/bin/nines /run/nines-measure 2>/dev/null || true"); left != "" {
+		if left := onNode(t, lab, n, "ls -d /etc/nines /var/lib/nines /usr/local/bin/nines /run/nines-measure 2>/dev/null || true"); left != "" {
 			t.Errorf("%s has %s", n, left)
 		}
 	}
