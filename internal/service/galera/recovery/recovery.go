@@ -127,6 +127,7 @@ const (
 	Unresponsive  Diagnosis = "unresponsive"   // a server runs and does not speak: it may be frozen, and in a Primary
 	Unexamined    Diagnosis = "unexamined"     // members must be stopped and read first
 	Partitioned   Diagnosis = "partitioned"    // members are alive and do not hear each other
+	MajorityAlive Diagnosis = "majority-alive" // most of the last Primary are alive and hear each other, without one
 	AliveAhead    Diagnosis = "alive-ahead"    // a living member without a Primary has the latest data
 	AllCrashed    Diagnosis = "all-crashed"    // nobody left cleanly
 	CleanStop     Diagnosis = "clean-stop"     // the member with the latest data was stopped cleanly
@@ -443,6 +444,8 @@ func (c Case) patience(running, alive []string) (Decision, bool) {
 		return Decision{}, false
 	case len(group) > 0 && allIn(group, append(slices.Clone(running), alive...)):
 		limit, why = patienceSelf, "the saved views of "+strings.Join(group, ", ")+" are the same and complete: Galera can form the Primary again"
+	case len(c.majority()) > 0:
+		limit, why = patienceBoot, strings.Join(c.majority(), ", ")+" have just lost the Primary"
 	case len(alive) > 0:
 		limit, why = patienceAlive, strings.Join(alive, ", ")+" is alive: it may find the others again"
 	}
@@ -599,6 +602,31 @@ func (c Case) choose() Decision {
 	return c.goFirst(best, sources)
 }
 
+// majority are the living members that hear each other, and no one else, if they are most of the last Primary on record and all others are
+// known to be in none. Galera would have gone on with them, had each not been alone for a moment: what a link between two members
+// that carries one direction only leads to. Nobody else can become a Primary without one of them.
+func (c Case) majority() []string {
+	if c.Lineage == nil || len(c.absent()) > 0 {
+		return nil
+	}
+	bySize := map[int][]string{}
+	for _, name := range c.alive() {
+		bySize[c.Evidence[name].Size] = append(bySize[c.Evidence[name].Size], name)
+	}
+	for size, names := range bySize {
+		most := 0
+		for _, name := range names {
+			if slices.Contains(c.Lineage.Members, name) {
+				most++
+			}
+		}
+		if len(names) == size && size < len(c.Members) && 2*most > len(c.Lineage.Members) {
+			return names
+		}
+	}
+	return nil
+}
+
 func (c Case) pinned() string {
 	if c.Founder != "" {
 		return c.Founder
@@ -752,6 +780,9 @@ func (c Case) goFirst(best copyOf, sources []copyOf) Decision {
 	case best.class == ClassAlive:
 		for _, name := range alive {
 			if c.Evidence[name].Size != len(alive) {
+				if d, ok := c.majorityFirst(best, sources); ok {
+					return d
+				}
 				return Decision{Diagnosis: Partitioned, Act: Wait, Reason: fmt.Sprintf("%s hears %d members, but %s are alive", name, c.Evidence[name].Size, strings.Join(alive, ", ")),
 					Hint: "mend the management network: they come together by themselves"}
 			}
@@ -766,6 +797,23 @@ func (c Case) goFirst(best copyOf, sources []copyOf) Decision {
 		d.set(AllCrashed)
 	}
 	return d
+}
+
+// majorityFirst has the majority go on without those that are alive and apart from it, if none of these has more.
+func (c Case) majorityFirst(best copyOf, sources []copyOf) (Decision, bool) {
+	most := c.majority()
+	var among []copyOf
+	for _, x := range sources {
+		if slices.Contains(most, x.name) && x.at.Seqno == best.at.Seqno {
+			among = append(among, x)
+		}
+	}
+	if len(among) == 0 {
+		return Decision{}, false
+	}
+	x := first(among, best.at.Seqno, c.pinned())
+	return Decision{Diagnosis: MajorityAlive, Act: Promote, Node: x.name,
+		Reason: fmt.Sprintf("%s were most of the last Primary, are alive and hear nobody else; nobody has more than %s (%d)", strings.Join(most, ", "), x.name, x.at.Seqno)}, true
 }
 
 // set names the diagnosis unless a stronger word was said.

@@ -154,6 +154,11 @@ func TestDecide(t *testing.T) {
 		{"alive and the most advanced", Case{Evidence: three(alive(9, 1), crashed(9), crashed(8)), Lineage: all, Epoch: 1, Waited: later}, AliveAhead, Promote, "c1", ""},
 		{"alive and behind", Case{Evidence: three(alive(8, 1), crashed(9), crashed(8)), Lineage: all, Epoch: 1, Waited: later}, Unexamined, Halt, "", "c1"},
 		{"alive and apart", Case{Evidence: three(alive(9, 1), alive(9, 1), crashed(8)), Lineage: all, Epoch: 1, Waited: later}, Partitioned, Wait, "", ""},
+		{"most are alive and hear each other", Case{Evidence: three(alive(8, 1), alive(9, 2), alive(9, 2)), Lineage: all, Waited: 20 * time.Second}, MajorityAlive, Promote, "c2", "c2, c3"},
+		{"the same, and they have only just met", Case{Evidence: three(alive(8, 1), alive(9, 2), alive(9, 2)), Lineage: all, Waited: 5 * time.Second}, SelfHealing, Wait, "", "c2, c3 have just lost the Primary"},
+		{"most are alive, and one apart has more", Case{Evidence: three(alive(9, 1), alive(8, 2), alive(8, 2)), Lineage: all, Waited: later}, Partitioned, Wait, "", ""},
+		{"most are alive, and one is not known", Case{Evidence: without(three(empty(), alive(9, 2), alive(9, 2)), "c1"), Lineage: all, Waited: later}, MemberMissing, Wait, "", ""},
+		{"two hear each other, and were not most of the last Primary", Case{Evidence: three(alive(8, 1), alive(9, 2), alive(9, 2)), Lineage: record("c1"), Waited: later}, Partitioned, Wait, "", ""},
 		{"the founding of this epoch is used up", Case{Evidence: three(crashed(9), with(crashed(9), func(e *Evidence) { e.Founded = 4 }), crashed(8)), Lineage: all, Epoch: 4, Founder: "c2"},
 			FoundingBroke, NewEpoch, "c2", ""},
 		{"the founder is still starting", Case{Evidence: three(crashed(9), with(waiting("2"), func(e *Evidence) { e.Founded = 4 }), crashed(8)), Lineage: all, Epoch: 4, Founder: "c2"}, Working, Wait, "", "c2"},
@@ -185,7 +190,7 @@ func TestDecide(t *testing.T) {
 		})
 		seen[tt.want] = true
 	}
-	for _, d := range []Diagnosis{HasPrimary, NotFormed, Working, SelfHealing, MemberMissing, Unresponsive, Unexamined, Partitioned, AliveAhead, AllCrashed,
+	for _, d := range []Diagnosis{HasPrimary, NotFormed, Working, SelfHealing, MemberMissing, Unresponsive, Unexamined, Partitioned, MajorityAlive, AliveAhead, AllCrashed,
 		CleanStop, LeftBehind, FoundingBroke, FounderBehind, SplitHistory, Suspect, StaleFlag, AllEmpty, Chosen, BadChoice} {
 		if !seen[d] {
 			t.Errorf("no fixture for %s", d)
