@@ -243,7 +243,7 @@ func (s *sim) observations() map[string]service.Observation {
 		if m.run.server == recovery.Primary && !m.run.frozen {
 			o.Serving = true
 			o.Facts = map[string]string{"wsrep_cluster_status": "Primary", "wsrep_cluster_state_uuid": m.disk.uuid,
-				"wsrep_cluster_conf_id": m.run.ident.ID, "wsrep_last_committed": strconv.Itoa(len(m.disk.history))}
+				"wsrep_cluster_conf_id": m.run.ident.ID, "wsrep_cluster_size": strconv.Itoa(len(m.run.ident.Members)), "wsrep_last_committed": strconv.Itoa(len(m.disk.history))}
 		}
 		seen[m.name] = o
 	}

@@ -45,7 +45,7 @@ type examined struct {
 // Watch implements service.Healer.
 func (s *Service) Watch(c *model.Cluster, seen map[string]service.Observation, last json.RawMessage, now time.Time) (json.RawMessage, bool) {
 	primaries := map[string][]string{} // by UUID and view
-	synced := 0
+	synced, size := 0, 0
 	for _, n := range c.Controllers() {
 		f := seen[n.Name].Facts
 		if f["wsrep_cluster_status"] != "Primary" {
@@ -53,6 +53,7 @@ func (s *Service) Watch(c *model.Cluster, seen map[string]service.Observation, l
 		}
 		view := f["wsrep_cluster_state_uuid"] + "/" + f["wsrep_cluster_conf_id"]
 		primaries[view] = append(primaries[view], n.Name)
+		size, _ = strconv.Atoi(f["wsrep_cluster_size"])
 		if seen[n.Name].Serving {
 			synced++
 		}
@@ -66,6 +67,9 @@ func (s *Service) Watch(c *model.Cluster, seen map[string]service.Observation, l
 	}
 	var l recovery.Lineage
 	for view, members := range primaries {
+		if len(members) != size {
+			return nil, 2*len(members) > size // some cannot be asked, or know already that it is lost, which the rest is about to find out
+		}
 		uuid, id, _ := strings.Cut(view, "/")
 		l = recovery.Lineage{UUID: strings.ToLower(uuid), View: id, Members: slices.Sorted(slices.Values(members)), Seqno: map[string]int64{}, At: now}
 	}

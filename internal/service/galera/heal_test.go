@@ -257,11 +257,11 @@ func TestAStepAsksAfterItHasSaidThatItIsAtWork(t *testing.T) {
 func TestLineage(t *testing.T) {
 	s, c := testService(), servicetest.Cluster()
 	now := time.Unix(1000, 0)
-	seen := map[string]service.Observation{}
-	for _, n := range []string{"ctl1", "ctl2"} {
-		seen[n] = service.Observation{Serving: true, Facts: map[string]string{"wsrep_cluster_status": "Primary", "wsrep_cluster_state_uuid": someUUID,
-			"wsrep_cluster_conf_id": "3", "wsrep_last_committed": "17"}}
+	member := func(view, size string) service.Observation {
+		return service.Observation{Serving: true, Facts: map[string]string{"wsrep_cluster_status": "Primary", "wsrep_cluster_state_uuid": someUUID,
+			"wsrep_cluster_conf_id": view, "wsrep_cluster_size": size, "wsrep_last_committed": "17"}}
 	}
+	seen := map[string]service.Observation{"ctl1": member("3", "3"), "ctl2": member("3", "3")}
 	if l, well := s.Watch(c, seen, nil, now); l != nil || !well {
 		t.Errorf("a cluster that never was whole has no lineage: %s", l)
 	}
@@ -275,6 +275,13 @@ func TestLineage(t *testing.T) {
 		t.Error("written although nothing changed")
 	}
 	delete(seen, "ctl3")
+	if l, well := s.Watch(c, seen, first, now.Add(time.Second)); l != nil || !well {
+		t.Errorf("who cannot be asked is still in it: %s, well %v", l, well)
+	}
+	if l, well := s.Watch(c, map[string]service.Observation{"ctl2": member("3", "3")}, first, now); l != nil || well {
+		t.Errorf("two of three are out, and the third has not noticed: %s, well %v", l, well)
+	}
+	seen["ctl1"], seen["ctl2"] = member("4", "2"), member("4", "2")
 	next, _ := s.Watch(c, seen, first, now.Add(time.Second))
 	if l := parseLineage(next); l == nil || !slices.Equal(l.Members, []string{"ctl1", "ctl2"}) || l.Seqno["ctl3"] != 17 {
 		t.Errorf("a member left: %s", next)

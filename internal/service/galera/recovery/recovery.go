@@ -442,10 +442,10 @@ func (c Case) patience(running, alive []string) (Decision, bool) {
 	switch {
 	case c.Epoch > 0:
 		return Decision{}, false
-	case len(group) > 0 && allIn(group, append(slices.Clone(running), alive...)):
-		limit, why = patienceSelf, "the saved views of "+strings.Join(group, ", ")+" are the same and complete: Galera can form the Primary again"
 	case len(c.majority()) > 0:
 		limit, why = patienceBoot, strings.Join(c.majority(), ", ")+" have just lost the Primary"
+	case len(group) > 0 && allIn(group, append(slices.Clone(running), alive...)):
+		limit, why = patienceSelf, "the saved views of "+strings.Join(group, ", ")+" are the same and complete: Galera can form the Primary again"
 	case len(alive) > 0:
 		limit, why = patienceAlive, strings.Join(alive, ", ")+" is alive: it may find the others again"
 	}
