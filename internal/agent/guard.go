@@ -44,6 +44,7 @@ func (a *Agent) guardVIP(ctx context.Context) {
 			return
 		case <-tick.C:
 		case <-a.watch.changed:
+		case <-a.aside.changed:
 		}
 		if c := a.spec.Load(); c != nil && c.VIP.Engine != model.EngineKeepalived {
 			continue // another engine has a quorum of its own
@@ -53,6 +54,9 @@ func (a *Agent) guardVIP(ctx context.Context) {
 			continue
 		}
 		quorum, why := member.HasQuorum()
+		if unheard, _, ok := a.aside.now(); ok && quorum {
+			quorum, why = false, "this node stands aside, because it does not hear "+unheard.String()
+		}
 		content, reason := a.Guard(quorum, a.watch.all())
 		if !quorum {
 			reason += ": " + why
