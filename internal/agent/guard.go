@@ -54,11 +54,12 @@ func (a *Agent) guardVIP(ctx context.Context) {
 			continue
 		}
 		quorum, why := member.HasQuorum()
-		if unheard, _, ok := a.aside.now(); ok && quorum {
-			quorum, why = false, "this node stands aside, because it does not hear "+unheard.String()
-		}
-		content, reason := a.Guard(quorum, a.watch.all())
-		if !quorum {
+		aside := a.aside.forbids()
+		content, reason := a.Guard(quorum && aside == "", a.watch.all())
+		switch {
+		case aside != "":
+			reason = aside
+		case !quorum:
 			reason += ": " + why
 		}
 		if content == last && time.Since(written) < guardRefresh {

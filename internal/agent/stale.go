@@ -20,7 +20,7 @@ import (
 // endStale ends connections to controllers that have died, until ctx ends.
 func (a *Agent) endStale(ctx context.Context) {
 	o := stale.Options{Own: a.Config.Address, Connections: stale.Kernel{Host: a.Host, Agents: model.PortAgent}, Log: a.Log, VIP: a.vip,
-		Absent: a.passOver, Third: a.askThird, Aside: a.aside.set, Ears: &a.ears}
+		Absent: a.passOver, Third: a.askThird, Aside: a.aside.set, Contested: a.aside.contest, Ears: &a.ears}
 	for _, m := range a.Config.Members {
 		if m.Address != a.Config.Address {
 			o.Peers = append(o.Peers, m.Address)
@@ -97,10 +97,11 @@ func (a *Agent) getHeard(w http.ResponseWriter, r *http.Request) error {
 
 // aside knows whether this node stands aside, and why.
 type aside struct {
-	mu      sync.Mutex
-	unheard netip.Addr // the zero value: it does not
-	since   time.Time
-	changed chan struct{}
+	mu        sync.Mutex
+	unheard   netip.Addr // the zero value: it does not
+	since     time.Time
+	contested netip.Addr // who may have the VIP, though it came here
+	changed   chan struct{}
 }
 
 func newAside() *aside { return &aside{changed: make(chan struct{}, 1)} }
@@ -109,9 +110,35 @@ func (s *aside) set(unheard netip.Addr) {
 	s.mu.Lock()
 	s.unheard, s.since = unheard, time.Now()
 	s.mu.Unlock()
+	s.tell()
+}
+
+// contest notes who may have the VIP, though it came here.
+func (s *aside) contest(unheard netip.Addr) {
+	s.mu.Lock()
+	s.contested = unheard
+	s.mu.Unlock()
+	s.tell()
+}
+
+func (s *aside) tell() {
 	select {
 	case s.changed <- struct{}{}:
 	default: // it is told already
+	}
+}
+
+// forbids says why this node must not hold the VIP now; "": it may.
+func (s *aside) forbids() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.unheard.IsValid():
+		return "this node stands aside, because it does not hear " + s.unheard.String()
+	case s.contested.IsValid():
+		return s.contested.String() + " is alive and not heard here: it may have the VIP"
+	default:
+		return ""
 	}
 }
 

@@ -38,13 +38,13 @@ const (
 	steady = 2 * time.Second
 )
 
-// Ears know when each peer has last answered. They may be asked at any time.
+// Ears know when each peer was last asked and answered. They may be asked at any time.
 type Ears struct {
 	mu sync.Mutex
 	at map[netip.Addr]time.Time
 }
 
-func (e *Ears) heard(peer netip.Addr, now time.Time) {
+func (e *Ears) heard(peer netip.Addr, at time.Time) {
 	if e == nil {
 		return
 	}
@@ -53,10 +53,12 @@ func (e *Ears) heard(peer netip.Addr, now time.Time) {
 	if e.at == nil {
 		e.at = map[netip.Addr]time.Time{}
 	}
-	e.at[peer] = now
+	if at.After(e.at[peer]) {
+		e.at[peer] = at
+	}
 }
 
-// Age is how long ago the peer answered; false: never.
+// Age is how long ago the request was sent that the peer answered last; false: it never did.
 func (e *Ears) Age(peer netip.Addr) (time.Duration, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -131,29 +133,36 @@ func (w *watch) askThirds(ctx context.Context, now time.Time) {
 		return // who may stand aside among more than three, so that a majority is left, is not so simple
 	}
 	for _, about := range w.silence.silent(now, suspect) {
-		for _, asked := range w.Peers {
-			if asked == about {
-				continue
-			}
-			w.asking.Go(func() {
-				ctx, cancel := context.WithTimeout(ctx, thirdPatience)
-				defer cancel()
-				asking := time.Now()
-				age, err := w.Third(ctx, asked, about)
-				if err != nil {
-					return // it says nothing
-				}
-				select {
-				case w.words <- word{about, asking.Add(-age)}: // never later than it was
-				case <-ctx.Done():
-				}
-			})
+		w.askAbout(ctx, about)
+	}
+}
+
+func (w *watch) askAbout(ctx context.Context, about netip.Addr) {
+	for _, asked := range w.Peers {
+		if asked == about {
+			continue
 		}
+		w.asking.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, thirdPatience)
+			defer cancel()
+			asking := time.Now()
+			age, err := w.Third(ctx, asked, about)
+			if err != nil {
+				return // it says nothing
+			}
+			select {
+			case w.words <- word{about, asking.Add(-age)}: // never later than it was
+			case <-ctx.Done():
+			}
+		})
 	}
 }
 
 // testify takes up what a third says.
 func (w *watch) testify(ctx context.Context, said word, now time.Time) {
+	if w.contest.about == said.about && said.heard.After(w.contest.began) {
+		w.lose()
+	}
 	mine, known := w.silence.heard[said.about]
 	if !known || now.Sub(mine) <= suspect && w.unheard != said.about {
 		return // it has been heard meanwhile

@@ -28,6 +28,7 @@ type trioNode struct {
 	closed  []netip.Addr
 	left    time.Time // when it first stood aside
 	returns int
+	lost    time.Time // when it first gave the virtual address back
 	next    time.Time // its next tick
 }
 
@@ -59,6 +60,12 @@ func newTrio() *trio {
 						n.left = time.Now()
 					}
 				},
+				Contested: func(a netip.Addr) {
+					if a.IsValid() && n.lost.IsZero() {
+						n.lost = time.Now()
+					}
+				},
+				Absent: func(context.Context, []netip.Addr) {},
 				Third: func(_ context.Context, asked, about netip.Addr) (time.Duration, error) {
 					to := slices.Index(trioAddresses, asked)
 					if s.lost(i, to) || s.mute[to] || slices.Contains(s.nodes[to].dead.Dead, own) {
@@ -103,7 +110,7 @@ func (s *trio) run(t *testing.T, span time.Duration) {
 		n.judge(t.Context(), time.Now())
 		for j, peer := range trioAddresses {
 			if j != i && !s.lost(i, j) {
-				n.answered(t.Context(), peer)
+				n.answered(t.Context(), answer{peer, time.Now()})
 			}
 		}
 		s.words(t, n)
@@ -117,6 +124,8 @@ func (s *trio) words(t *testing.T, n *trioNode) {
 		select {
 		case said := <-n.words:
 			n.testify(t.Context(), said, time.Now())
+		case <-n.contest.next:
+			n.askContest(t.Context(), time.Now())
 		default:
 			return
 		}
@@ -180,6 +189,47 @@ func TestStandingAside(t *testing.T) {
 					if len(n.dead.Dead)+len(n.dead.Avoided) > 0 {
 						t.Errorf("mended, %d still refuses %+v", i, n.dead)
 					}
+				}
+			})
+		})
+	}
+}
+
+// The virtual address came here because its holder is not heard.
+func TestContest(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fault  func(*trio)
+		came   int // the node that it came to
+		silent netip.Addr
+		gives  bool // it back
+	}{
+		"the holder is dead":         {func(s *trio) { s.off[0] = true }, 1, one, false},
+		"the holder is alive":        {func(s *trio) { s.cut[[2]int{0, 1}] = true }, 1, one, true},
+		"the holder is to give way":  {func(s *trio) { s.cut[[2]int{1, 0}] = true }, 0, two, false},
+		"the third is not heard too": {func(s *trio) { s.cut[[2]int{1, 0}], s.cut[[2]int{2, 1}] = true, true }, 1, one, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newTrio()
+				defer s.end()
+				s.run(t, 3*time.Second)
+				tc.fault(s)
+				s.run(t, 300*time.Millisecond)
+				n, came := s.nodes[tc.came], time.Now()
+				n.began = came
+				n.beginContest(t.Context(), []netip.Addr{tc.silent}, came)
+				for range 10 * 10 {
+					s.run(t, 100*time.Millisecond)
+					s.words(t, n)
+				}
+				if gave := !n.lost.IsZero(); gave != tc.gives {
+					t.Fatalf("gave it back: %v, want %v", gave, tc.gives)
+				}
+				if tc.gives && n.lost.Sub(came) > every+2*contestEvery {
+					t.Errorf("gave it back after %s", n.lost.Sub(came))
+				}
+				if n.contest.about.IsValid() {
+					t.Error("it does not end")
 				}
 			})
 		})

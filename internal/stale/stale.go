@@ -47,6 +47,9 @@ type Options struct {
 	Absent func(ctx context.Context, peers []netip.Addr)
 	// Third asks one of the peers how long ago another one answered it. Without it nobody stands aside.
 	Third func(ctx context.Context, asked, about netip.Addr) (age time.Duration, err error)
+	// Contested is told that the virtual address came here although a peer that this node does not hear is alive, and may
+	// have it; the zero value: no longer.
+	Contested func(unheard netip.Addr)
 	// Aside is told that this node stands aside because it does not hear a peer; the zero value: no longer.
 	Aside func(unheard netip.Addr)
 	// Ears are told who answers.
@@ -96,6 +99,7 @@ func Run(ctx context.Context, o Options) error {
 	defer func() {
 		last, done := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer done()
+		w.endContest("this agent ends")
 		w.silence = newSilence(nil)
 		if w.unheard.IsValid() {
 			w.comeBack(last, "this agent ends")
@@ -109,8 +113,8 @@ func Run(ctx context.Context, o Options) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case peer := <-echo.answers:
-			w.answered(ctx, peer)
+		case a := <-echo.answers:
+			w.answered(ctx, a)
 		case heard := <-w.words:
 			w.testify(ctx, heard, time.Now())
 		case here := <-moved:
@@ -118,6 +122,8 @@ func Run(ctx context.Context, o Options) error {
 				w.beginRoll(ctx, time.Now())
 			}
 			w.closeTo(ctx, o.VIP(), "the virtual address has moved")
+		case <-w.contest.next:
+			w.askContest(ctx, time.Now())
 		case <-w.roll:
 			w.callRoll(ctx, time.Now())
 		case <-tick.C:
@@ -134,6 +140,7 @@ type watch struct {
 	renewed time.Time
 	askOne  func(netip.Addr)
 
+	contest contest
 	// Standing aside: see aside.go.
 	partial *partial
 	words   chan word
@@ -154,9 +161,12 @@ func (w *watch) ask() {
 	}
 }
 
-func (w *watch) answered(ctx context.Context, peer netip.Addr) {
-	now := time.Now()
-	w.Ears.heard(peer, now)
+func (w *watch) answered(ctx context.Context, a answer) {
+	peer, now := a.peer, time.Now()
+	w.Ears.heard(peer, a.asked)
+	if w.contest.about == peer {
+		w.endContest("it answers")
+	}
 	returned := w.silence.answered(peer, now)
 	if w.unheard != peer {
 		w.partial.forget(peer)
