@@ -33,8 +33,12 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(part) == "peer" {
+	switch os.Getenv(part) {
+	case "peer":
 		playPeer()
+		return
+	case "controller":
+		playController()
 		return
 	}
 	goleak.VerifyTestMain(m)
