@@ -9,7 +9,7 @@ import (
 
 // Two controllers that do not hear each other while a third hears both: no machine is broken, the network between the two is, in
 // one direction or in both. What stands among the controllers has no good answer to that. Both hold the virtual address, each in a
-// majority with the third. RabbitMQ's members, who all must see all, pause on all three until the network is mended. So one
+// majority with the third. RabbitMQ's members, who all must see all, pause on both until the network is mended, and the third alone has no majority. So one
 // of the two takes itself for cut off: it has no connections with either of the others, and everything on it behaves as
 // that of a machine alone, which every quorum knows how to treat. Nothing is lost by it: with one of the others gone the two would
 // not have been a majority either. The one that is left out comes back when it hears the other again, or when the third
