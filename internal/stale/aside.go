@@ -201,11 +201,10 @@ func (w *watch) standAside(ctx context.Context, unheard netip.Addr) {
 	w.unheard, w.heardAgain = unheard, time.Time{}
 	w.Log.Warn("another controller hears it, this one does not: standing aside", "peer", unheard)
 	w.Aside(unheard)
+	w.silence.gone[unheard] = true
 	w.refuse(ctx)
 	for _, p := range w.Peers {
-		if p != unheard { // those to the unheard one are closed as to a dead machine
-			w.closeTo(ctx, p, "this node stands aside")
-		}
+		w.closeTo(ctx, p, "this node stands aside")
 	}
 }
 
