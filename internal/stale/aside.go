@@ -160,8 +160,8 @@ func (w *watch) askAbout(ctx context.Context, about netip.Addr) {
 
 // testify takes up what a third says.
 func (w *watch) testify(ctx context.Context, said word, now time.Time) {
-	if w.contest.about == said.about && said.heard.After(w.contest.began) {
-		w.lose()
+	if w.contest.about == said.about {
+		w.contested(said.heard, now)
 	}
 	mine, known := w.silence.heard[said.about]
 	if !known || now.Sub(mine) <= suspect && w.unheard != said.about {
