@@ -35,7 +35,9 @@ func (s *silence) judge(now time.Time, patience func(netip.Addr) time.Duration) 
 	s.judged = now
 	if late { // this process stood still itself: who has answered meanwhile is not known
 		for p := range s.heard {
-			s.heard[p] = now
+			if !s.gone[p] { // whoever is gone was so before
+				s.heard[p] = now
+			}
 		}
 		return nil
 	}
