@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -80,13 +81,12 @@ func member(own netip.Addr) {
 		fmt.Println(err)
 		return
 	}
-	var held []net.Conn
 	for {
 		c, err := l.Accept()
 		if err != nil {
 			return
 		}
-		held = append(held, c)
+		go io.Copy(io.Discard, c) // which holds it
 	}
 }
 
