@@ -9,7 +9,6 @@ package recovery
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -675,47 +674,6 @@ func (c Case) copies() []copyOf {
 		x := copyOf{name: name, class: class, at: at}
 		x.flag = class == ClassClean && e.Saved.SafeToBootstrap
 		out = append(out, x)
-	}
-	return out
-}
-
-// group is the one UUID whose copies count.
-func (c Case) group(copies []copyOf) (uuid string, d Decision, ok bool) {
-	names := map[string][]string{}
-	for _, x := range copies {
-		if !x.at.None() {
-			names[x.at.UUID] = append(names[x.at.UUID], x.name)
-		}
-	}
-	uuids := slices.Sorted(maps.Keys(names))
-	switch {
-	case len(uuids) == 1:
-		return uuids[0], Decision{}, true
-	case len(uuids) == 0:
-		for _, x := range copies {
-			if x.class == ClassSuspect {
-				return "", c.suspicious(x, copyOf{}), false
-			}
-		}
-		return "", Decision{Diagnosis: AllEmpty, Act: Ask, Reason: "no member has a database", Hint: "restore a backup"}, false
-	case c.Lineage == nil || len(names[c.Lineage.UUID]) == 0:
-		return "", split(byUUID(copies, uuids), "no record says which one lives"), false
-	}
-	if strayed := c.strayed(copies); len(strayed) > 0 {
-		return "", split(byUUID(copies, uuids), strings.Join(strayed, ", ")+" was in the last Primary on record, of "+c.Lineage.UUID+
-			", and has another history now: it may have acknowledged writes in the old one that nobody else has, and in the new one"), false
-	}
-	return c.Lineage.UUID, Decision{}, true
-}
-
-// strayed are the members of the last Primary on record whose data belongs to another cluster now. How far they were in the recorded one cannot
-// be told any more.
-func (c Case) strayed(copies []copyOf) []string {
-	var out []string
-	for _, x := range copies {
-		if slices.Contains(c.Lineage.Members, x.name) && !x.at.None() && x.at.UUID != c.Lineage.UUID {
-			out = append(out, x.name)
-		}
 	}
 	return out
 }
