@@ -57,6 +57,9 @@ const (
 // token is how long Corosync waits for its token; see templates/corosync.conf.tmpl.
 const token = 600 * time.Millisecond
 
+// settle is how long Pacemaker waits for the rest of a change before it decides; see templates/cib.xml.tmpl.
+const settle = 100 * time.Millisecond
+
 //go:embed templates/*.tmpl
 var templateFS embed.FS
 
@@ -257,13 +260,14 @@ func fixed(c *model.Cluster) []string {
 
 type cibView struct {
 	Fences  bool
+	Settle  string
 	VIP     netip.Prefix
 	Reach   string
 	Devices []device
 }
 
 func newCIBView(c *model.Cluster) cibView {
-	v := cibView{Fences: c.Fences(), VIP: c.VIP.Address, Devices: devices(c)}
+	v := cibView{Fences: c.Fences(), Settle: fmt.Sprintf("%dms", settle.Milliseconds()), VIP: c.VIP.Address, Devices: devices(c)}
 	var reach []string
 	for _, n := range c.Controllers() {
 		reach = append(reach, n.Addresses[c.VIP.Network].String())
@@ -297,7 +301,9 @@ func devices(c *model.Cluster) []device {
 		d := device{Node: n.Name, Agent: "fence_redfish", secret: n.BMCPassword()}
 		d.Params = []param{{"ip", at.Addr().String()}, {"ipport", strconv.Itoa(int(at.Port()))}, {"username", n.BMC.User},
 			// The agent runs it to get the password, so that it stands in no argument and not in the CIB.
-			{"password_script", "cat " + d.passwordFile()}}
+			{"password_script", "cat " + d.passwordFile()},
+			// Between two questions whether it is off: a whole second by default. A BMC's answer takes long enough.
+			{"stonith_status_sleep", "0"}}
 		if n.BMC.Protocol == model.IPMI {
 			d.Agent = "fence_ipmilan"
 			d.Params = append(d.Params, param{"lanplus", "1"})
