@@ -40,6 +40,7 @@ const (
 	pathConfig = "/etc/corosync/corosync.conf"
 	pathKey    = "/etc/corosync/authkey"
 	pathAgent  = "/usr/lib/ocf/resource.d/nines/haproxy"
+	pathReach  = "/usr/lib/ocf/resource.d/nines/reach"
 	pathCIB    = model.PathConfig + "/cib.xml"
 	// dirFence holds the BMCs' passwords, one file each.
 	dirFence = model.PathConfig + "/fence/"
@@ -53,6 +54,9 @@ const (
 	proxyUnit   = "haproxy.service"
 	proxySocket = "/run/haproxy/admin.sock"
 )
+
+// attributeReach is the node attribute that says whether another controller is reached.
+const attributeReach = "reach"
 
 // token is how long Corosync waits for its token; see templates/corosync.conf.tmpl.
 const token = 600 * time.Millisecond
@@ -156,7 +160,7 @@ func node(c *model.Cluster, n model.Node, key []byte, s secret.Source) ([]plan.R
 	}
 	rendered := map[string][]byte{}
 	for name, v := range map[string]any{"corosync.conf": newTotem(c), "corosync.unit.conf": nil, "pacemaker.unit.conf": nil, "haproxy.unit.conf": nil,
-		"haproxy.ocf": map[string]string{"Unit": proxyUnit, "Socket": proxySocket}} {
+		"reach.ocf": newReachView(c, n), "haproxy.ocf": map[string]string{"Unit": proxyUnit, "Socket": proxySocket}} {
 		var err error
 		if rendered[name], err = render(name, v); err != nil {
 			return nil, err
@@ -169,7 +173,8 @@ func node(c *model.Cluster, n model.Node, key []byte, s secret.Source) ([]plan.R
 	dropin := file("corosync.unit.conf", "/etc/systemd/system/"+UnitCorosync+".d/nines.conf", 0o644, rendered["corosync.unit.conf"])
 	dropinPacemaker := file("pacemaker.unit.conf", "/etc/systemd/system/"+Unit+".d/nines.conf", 0o644, rendered["pacemaker.unit.conf"])
 	agent := file("haproxy.ocf", pathAgent, 0o755, rendered["haproxy.ocf"], "sh", "-n", "{}")
-	wait := []plan.ID{agent, file("haproxy.unit.conf", "/etc/systemd/system/"+proxyUnit+".d/pacemaker.conf", 0o644, rendered["haproxy.unit.conf"])}
+	reach := file("reach.ocf", pathReach, 0o755, rendered["reach.ocf"], "sh", "-n", "{}")
+	wait := []plan.ID{agent, reach, file("haproxy.unit.conf", "/etc/systemd/system/"+proxyUnit+".d/pacemaker.conf", 0o644, rendered["haproxy.unit.conf"])}
 	for _, d := range devices(c) {
 		password, err := s.Get(d.secret)
 		if err != nil {
@@ -259,20 +264,30 @@ func fixed(c *model.Cluster) []string {
 }
 
 type cibView struct {
-	Fences  bool
-	Settle  string
-	VIP     netip.Prefix
-	Reach   string
-	Devices []device
+	Fences    bool
+	Settle    string
+	VIP       netip.Prefix
+	Attribute string
+	Devices   []device
 }
 
 func newCIBView(c *model.Cluster) cibView {
-	v := cibView{Fences: c.Fences(), Settle: fmt.Sprintf("%dms", settle.Milliseconds()), VIP: c.VIP.Address, Devices: devices(c)}
-	var reach []string
-	for _, n := range c.Controllers() {
-		reach = append(reach, n.Addresses[c.VIP.Network].String())
+	return cibView{Fences: c.Fences(), Settle: fmt.Sprintf("%dms", settle.Milliseconds()), VIP: c.VIP.Address, Attribute: attributeReach,
+		Devices: devices(c)}
+}
+
+type reachView struct {
+	Attribute string
+	Others    []netip.Addr
+}
+
+func newReachView(c *model.Cluster, n model.Node) reachView {
+	v := reachView{Attribute: attributeReach}
+	for _, m := range c.Controllers() {
+		if m.Name != n.Name {
+			v.Others = append(v.Others, m.Addresses[c.VIP.Network])
+		}
 	}
-	v.Reach = strings.Join(reach, " ")
 	return v
 }
 
