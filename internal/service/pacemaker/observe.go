@@ -155,7 +155,7 @@ func (*Service) Judge(c *model.Cluster, seen map[string]service.Observation) []h
 	return out
 }
 
-// Fenced implements service.Fencer. Only the side with the majority has taken power away.
+// Fenced implements service.Fencer. Only the side with the majority has taken power away. What is about to be fenced anew is left out.
 func (*Service) Fenced(seen map[string]service.Observation) map[string]time.Time {
 	out := map[string]time.Time{}
 	for _, o := range seen {
@@ -167,6 +167,11 @@ func (*Service) Fenced(seen map[string]service.Observation) map[string]time.Time
 			if at, err := time.Parse(time.RFC3339Nano, text); err == nil && at.After(out[node]) {
 				out[node] = at
 			}
+		}
+	}
+	for _, o := range seen {
+		for _, name := range strings.Fields(o.Facts[factOff]) {
+			delete(out, name)
 		}
 	}
 	return out
