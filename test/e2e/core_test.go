@@ -63,6 +63,7 @@ func TestCore(t *testing.T) {
 	}
 	t.Run("a torn state transfer is begun anew", func(t *testing.T) { tornTransfer(t, cluster) })
 	t.Run("a loss is found", func(t *testing.T) { lossIsFound(t, cluster) })
+	t.Run("the VIP under Pacemaker and back", func(t *testing.T) { otherEngine(t, cluster) })
 	t.Run("agents survive their upgrade", func(t *testing.T) { upgrade(t, cluster) })
 	t.Run("kill -9 of an agent during apply", func(t *testing.T) { killedAgent(t, cluster) })
 
