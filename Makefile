@@ -58,6 +58,13 @@ fuzz:
 bench: build
 	NINES=$(CURDIR)/bin/nines $(GO) run ./bench
 
+# Other presets or more runs: make bench-presets PRESETS=nines,reference REPEAT=5
+PRESETS ?= nines,kolla,reference
+REPEAT  ?= 1
+.PHONY: bench-presets
+bench-presets: build
+	NINES=$(CURDIR)/bin/nines $(GO) run ./bench --presets $(PRESETS) --repeat $(REPEAT)
+
 lab: build
 	bin/nines lab up
 

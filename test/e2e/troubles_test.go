@@ -130,7 +130,9 @@ func changedPlan(t *testing.T, cluster string) {
 	if r.code != 2 || hash == "" {
 		t.Fatalf("plan: exit %d, hash %q", r.code, hash)
 	}
-	defer edit(t, cluster, func(text string) string { return strings.Replace(text, "advert: 100ms", "advert: 110ms", 1) })()
+	defer edit(t, cluster, func(text string) string {
+		return strings.Replace(text, "router_id: 51", "router_id: 51\n  advert: 110ms", 1)
+	})()
 	refused(t, []string{"the plan changed since it was shown"}, "-c", cluster, "apply", "--yes", "--plan", hash)
 }
 
