@@ -50,6 +50,7 @@ type site struct {
 	verify   error
 	silent   bool // faults are never healed by the product
 	drift    bool // something is not as the last apply left it: health does not tell
+	inspects int  // how often it was looked for
 	writes   bool // the database is probed too
 	// What is said of a recovery, until the power was given back as often as told.
 	recovering bool
@@ -119,6 +120,7 @@ func (s *site) last(node string) string {
 
 func (s *site) Inspect(ctx context.Context) (Snapshot, error) {
 	snap, err := s.Snapshot(ctx)
+	s.inspects++
 	if s.drift {
 		snap.Conditions = append(snap.Conditions, health.Condition{Code: "drift", Severity: health.Warning, Node: "ctl2", Text: "content differs"})
 	}
@@ -454,6 +456,9 @@ func TestGateRefuses(t *testing.T) {
 			var refused *NotWholeError
 			if !errors.As(err, &refused) || !strings.Contains(err.Error(), says) || len(s.log) > 0 {
 				t.Fatalf("want %q: error %v, did %q", says, err, s.log)
+			}
+			if most := int(gateLimit/inspectAgain) + 1; s.inspects > most || s.drift == (s.inspects == 0) {
+				t.Errorf("%s: %d close looks, at most %d and only at what looks whole", says, s.inspects, most)
 			}
 		})
 	}
