@@ -405,7 +405,7 @@ func (x *run) switchOff(ctx context.Context) error {
 				errs[i] = x.Machines.Lose(ctx, node, s.Lost)
 			}
 			if s.Clean {
-				errs[i] = errors.Join(errs[i], x.Machines.Stop(ctx, node))
+				errs[i] = errors.Join(errs[i], x.shutDown(ctx, node))
 				return
 			}
 			errs[i] = errors.Join(errs[i], x.Machines.Cut(ctx, node))
@@ -414,6 +414,22 @@ func (x *run) switchOff(ctx context.Context) error {
 	wg.Wait()
 	x.down = time.Since(x.load.start)
 	return errors.Join(errs...)
+}
+
+// shutDown has a machine shut down. One that does not has failed the drill, and its power is taken as a person would take it: until it is
+// off nobody can switch it on.
+func (x *run) shutDown(ctx context.Context, node string) error {
+	err := x.Machines.Stop(ctx, node)
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() == nil {
+		x.wound(failure(err))
+		err = nil
+	}
+	cut, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+	defer cancel()
+	return errors.Join(err, x.Machines.Cut(cut, node))
 }
 
 // switchOn gives machines their power back. Each is tried, whatever became of the others; one that is on stays as it is.
