@@ -173,6 +173,7 @@ func (s *Service) serverOf(ctx context.Context, env service.Env, e *recovery.Evi
 		return unit, fmt.Errorf("ask for the state of %s: %w", unitName, err)
 	}
 	e.Starting = unit.Active == "activating"
+	e.Founds = e.Starting && (exists(env.Host, bootstrapMark) || exists(env.Host, bootstrapEnv))
 	ask, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	if st, err := s.server.Status(ask); err == nil {

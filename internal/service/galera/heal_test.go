@@ -71,7 +71,7 @@ func TestHaltKeepsEvidenceAndReadsThePosition(t *testing.T) {
 	r := atRestRig(t, "-1", "0")
 	r.host.PutUnit(unitName, host.UnitState{Loaded: true, Active: "activating", Invocation: "one"})
 	r.host.PutFile(host.File{Path: viewFile, Mode: 0o600, Content: []byte(savedView)})
-	if e := r.evidenceIn(t, 4); e.Server != recovery.Silent || !e.Starting || e.Recovered != nil || len(e.View.Members) != 2 {
+	if e := r.evidenceIn(t, 4); e.Server != recovery.Silent || !e.Starting || e.Founds || e.Recovered != nil || len(e.View.Members) != 2 {
 		t.Errorf("before: %+v", e)
 	}
 	if err := r.step(4, recovery.StepHalt); err != nil {
@@ -119,6 +119,20 @@ func TestAStrangersServerIsNoStoppedMember(t *testing.T) {
 	for _, step := range []string{recovery.StepHalt, recovery.StepClear, recovery.StepFound, recovery.StepJoin} {
 		if err := r.step(4, step); err == nil {
 			t.Errorf("%s was done beside a server that nobody knows", step)
+		}
+	}
+}
+
+func TestAStartThatFounds(t *testing.T) {
+	for _, c := range []struct {
+		state, mark string
+		founds      bool
+	}{{"activating", bootstrapMark, true}, {"activating", bootstrapEnv, true}, {"activating", startedMark, false}, {"failed", bootstrapEnv, false}} {
+		r := atRestRig(t, "-1", "0")
+		r.host.PutUnit(unitName, host.UnitState{Loaded: true, Active: c.state})
+		r.host.PutFile(host.File{Path: c.mark, Mode: 0o644})
+		if e := r.evidenceIn(t, 4); e.Founds != c.founds {
+			t.Errorf("%s with %s: %+v", c.state, c.mark, e)
 		}
 	}
 }

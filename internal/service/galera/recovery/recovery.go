@@ -60,6 +60,8 @@ type Evidence struct {
 	Server Server `json:"server"`
 	// Starting: its unit has not become ready since it was started. Such a server serves nobody.
 	Starting bool `json:"starting,omitempty"`
+	// Founds: the start under way makes a new cluster.
+	Founds bool `json:"founds,omitempty"`
 	Synced   bool `json:"synced,omitempty"`
 	// Size is of the component that a running server is in, Live its position.
 	Size int      `json:"size,omitempty"`
@@ -473,15 +475,18 @@ func allIn(group, set []string) bool {
 }
 
 // founderPatience is for how long a founder that starts is taken to be founding. It begins without a saved view: one that has such has been in a
-// Primary since, and may only form that again; one whose view was set aside does not start.
+// Primary since, and may only form that again; one whose view was set aside does not start. One that was killed and started anew, by systemd or
+// by a person, waits for a Primary like any other.
 func founderPatience(e Evidence) time.Duration {
 	switch {
 	case e.Aside:
 		return 0
 	case e.View != nil:
 		return patienceSelf
+	case e.Founds:
+		return patienceFounder
 	}
-	return patienceFounder
+	return 0
 }
 
 // foundingBroke asks for a new epoch once the one founding of this one was used.

@@ -185,7 +185,9 @@ func TestDecide(t *testing.T) {
 		{"two hear each other, and were not most of the last Primary", Case{Evidence: three(alive(8, 1), alive(9, 2), alive(9, 2)), Lineage: record("c1"), Waited: later}, Partitioned, Wait, "", ""},
 		{"the founding of this epoch is used up", Case{Evidence: three(crashed(9), with(crashed(9), func(e *Evidence) { e.Founded = 4 }), crashed(8)), Lineage: all, Epoch: 4, Founder: "c2"},
 			FoundingBroke, NewEpoch, "c2", ""},
-		{"the founder is still starting", Case{Evidence: three(crashed(9), with(waiting("2"), func(e *Evidence) { e.Founded = 4 }), crashed(8)), Lineage: all, Epoch: 4, Founder: "c2"}, Working, Wait, "", "c2"},
+		{"the founder is still starting", Case{Evidence: three(crashed(9), with(waiting("2"), func(e *Evidence) { e.Founded, e.Founds = 4, true }), crashed(8)), Lineage: all, Epoch: 4, Founder: "c2"}, Working, Wait, "", "c2"},
+		{"nor one that was started anew, without founding", Case{Evidence: three(crashed(9), with(waiting("2"), func(e *Evidence) { e.Founded = 4 }), crashed(8)), Lineage: all, Epoch: 4, Founder: "c2"},
+			Unexamined, Halt, "", "c2"},
 		{"the next epoch is bound to the last founder", Case{Evidence: three(crashed(9), crashed(9), crashed(8)), Lineage: all, Epoch: 5, Pinned: "c2"}, AllCrashed, Found, "c2", ""},
 		{"but not if it is behind", Case{Evidence: three(crashed(10), crashed(9), crashed(8)), Lineage: all, Epoch: 5, Pinned: "c2"}, FounderBehind, Ask, "c2", ""},
 		{"a founder that never founded and fell behind", Case{Evidence: three(crashed(10), crashed(9), crashed(8)), Lineage: all, Epoch: 5, Founder: "c2"}, FounderBehind, NewEpoch, "c2", "has not"},
@@ -228,7 +230,7 @@ func anyEvidence(t *rapid.T) Evidence {
 	uuid := rapid.SampledFrom([]string{uuidA, uuidA, uuidA, uuidB, ZeroUUID})
 	e := Evidence{
 		Server:   rapid.SampledFrom([]Server{Stopped, Stopped, Stopped, Stopped, NonPrimary, Silent, Primary}).Draw(t, "server"),
-		Starting: rapid.Bool().Draw(t, "starting"), Size: rapid.IntRange(1, 3).Draw(t, "size"), Live: *at(uuid.Draw(t, "live"), seqno.Draw(t, "live at")),
+		Starting: rapid.Bool().Draw(t, "starting"), Founds: rapid.Bool().Draw(t, "founds"), Size: rapid.IntRange(1, 3).Draw(t, "size"), Live: *at(uuid.Draw(t, "live"), seqno.Draw(t, "live at")),
 		Empty: rapid.IntRange(0, 9).Draw(t, "empty") == 0, Torn: rapid.IntRange(0, 9).Draw(t, "torn") == 0, Founded: rapid.Int64Range(0, 3).Draw(t, "founded"), Formed: rapid.Bool().Draw(t, "formed"),
 	}
 	if rapid.IntRange(0, 9).Draw(t, "has state") > 0 {
