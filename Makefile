@@ -38,7 +38,7 @@ unit: tools
 # Skipped with one clear line without root or where systemd-nspawn cannot run.
 e2e: build
 	$(if $(filter 0,$(shell id -u)),$(call need,curl,curl))
-	NINES=$(CURDIR)/bin/nines NINES_E2E_LAB=$(E2E_LAB) $(GO) test -count=1 -timeout 40m -v ./test/e2e/...
+	NINES=$(CURDIR)/bin/nines NINES_E2E_LAB=$(E2E_LAB) $(GO) test -count=1 -timeout 42m -v ./test/e2e/...
 
 race: tools
 	$(GO) test -race -count=3 $$($(GO) list ./... | grep -v /test/e2e)
@@ -57,6 +57,13 @@ fuzz:
 
 bench: build
 	NINES=$(CURDIR)/bin/nines $(GO) run ./bench
+
+# Other presets or more runs: make bench-presets PRESETS=nines,reference REPEAT=5
+PRESETS ?= nines,kolla,reference
+REPEAT  ?= 1
+.PHONY: bench-presets
+bench-presets: build
+	NINES=$(CURDIR)/bin/nines $(GO) run ./bench --presets $(PRESETS) --repeat $(REPEAT)
 
 lab: build
 	bin/nines lab up

@@ -42,15 +42,8 @@ type bench struct {
 
 // run measures everything on a lab that is gone afterwards.
 func (b *bench) run(ctx context.Context) (err error) {
-	if err := lab.Supported(); err != nil {
+	if err := b.free(); err != nil {
 		return err
-	}
-	there, err := lab.Exists(b.lab)
-	if err != nil {
-		return err
-	}
-	if there {
-		return fmt.Errorf("lab %s exists already: another bench runs, or one was killed; 'nines lab down --name %s' removes it", b.lab, b.lab)
 	}
 	defer func() { err = errors.Join(err, b.down(context.WithoutCancel(ctx))) }()
 	if err := b.describe(ctx); err != nil {
@@ -71,6 +64,21 @@ func (b *bench) run(ctx context.Context) (err error) {
 		return err
 	}
 	return errors.Join(err, b.rest(ctx, l)) // without Ansible there is still something to measure
+}
+
+// free says why there can be no lab of the name: the machine cannot run one, or it exists.
+func (b *bench) free() error {
+	if err := lab.Supported(); err != nil {
+		return err
+	}
+	there, err := lab.Exists(b.lab)
+	if err != nil {
+		return err
+	}
+	if there {
+		return fmt.Errorf("lab %s exists already: another bench runs, or one was killed; 'nines lab down --name %s' removes it", b.lab, b.lab)
+	}
+	return nil
 }
 
 func (b *bench) down(ctx context.Context) error {

@@ -1,9 +1,10 @@
 // Command bench prints the ratios that say how nines does, all of them from one run on a lab of
 // its own: what an apply adds to its critical path, how a no-op apply stands to that of Ansible
-// on the same nodes, and what an agent costs at rest. README.md says how to read them.
+// on the same nodes, and what an agent costs at rest. With --presets it compares the failover with the
+// values that others use instead. README.md says how to read them.
 //
 // Invariants: it measures the program as a user runs it, as a process; whatever is compared
-// was verified to have done its work (no change, no failure); the lab and the copies of the
+// was verified to have done its work (no change, no failure; the preset asked for); the lab and the copies of the
 // nodes' files are gone when it ends, also after an error or an interrupt. It must never
 // touch a lab it did not make, and never judge a time.
 package main
@@ -17,6 +18,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"nines/internal/model"
 )
 
 const exitInterrupted = 130
@@ -27,9 +30,12 @@ func main() { os.Exit(run()) }
 func run() int {
 	lab := flag.String("name", "bench", "`NAME` of the lab to make; it must not exist yet")
 	asJSON := flag.Bool("json", false, "print JSON for programs")
+	list := flag.String("presets", "", "compare the failover with these `PRESETS` of tuning, like nines,kolla, and measure nothing else")
+	runs := flag.Int("repeat", 1, "with --presets, how many `RUNS` of the drill with each")
 	flag.Parse()
-	if flag.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "error: unexpected argument %q\n", flag.Arg(0))
+	of, err := arguments(*list, *runs)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "error: %v\n", err)
 		return 64
 	}
 	// Interrupts that follow the first one change nothing: taking down goes on.
@@ -37,7 +43,11 @@ func run() int {
 	defer stop()
 
 	b := &bench{nines: program{path: binary()}, lab: *lab, say: narrate(time.Now())}
-	err := b.run(ctx)
+	if len(of) > 0 {
+		err = b.compare(ctx, of, *runs)
+	} else {
+		err = b.run(ctx)
+	}
 	interrupted := ctx.Err() != nil
 	if err = errors.Join(err, b.print(*asJSON)); err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
@@ -49,6 +59,21 @@ func run() int {
 		return 1
 	}
 	return 0
+}
+
+// arguments says which presets to compare, none without --presets, and what is wrong with the arguments.
+func arguments(list string, runs int) ([]model.Preset, error) {
+	switch {
+	case flag.NArg() > 0:
+		return nil, fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	case runs < 1:
+		return nil, fmt.Errorf("--repeat %d: at least one run", runs)
+	case list == "" && runs > 1:
+		return nil, errors.New("--repeat is for --presets")
+	case list == "":
+		return nil, nil
+	}
+	return presets(list)
 }
 
 // binary is the program to measure: $NINES, as make bench sets it, else the usual place.
@@ -68,7 +93,7 @@ func narrate(start time.Time) func(format string, args ...any) {
 
 // print shows what was measured, which after an error may be a part or nothing.
 func (b *bench) print(asJSON bool) error {
-	if b.report.Apply == nil {
+	if b.report.Apply == nil && (b.report.Presets == nil || len(b.report.Presets.Presets) == 0) {
 		return nil
 	}
 	if asJSON {

@@ -21,6 +21,8 @@ type report struct {
 	Apply *applyReport `json:"first_apply,omitempty"`
 	Noop  *noopReport  `json:"noop,omitempty"`
 	Rest  *restReport  `json:"rest,omitempty"`
+	// Presets is a run of its own: with it there is nothing else.
+	Presets *presetsReport `json:"presets,omitempty"`
 }
 
 // applyReport is the first apply. Times are seconds.
@@ -117,6 +119,9 @@ func writeText(w io.Writer, r report) error {
 	}
 	if r.Rest != nil {
 		writeRest(out, *r.Rest)
+	}
+	if r.Presets != nil {
+		writePresets(out, *r.Presets)
 	}
 	return out.Flush()
 }

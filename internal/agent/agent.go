@@ -87,6 +87,7 @@ func New(o Options) *Agent {
 	a.disks = &disks{host: o.Host}
 	a.watch = newWatchers(o.Services, a.env, o.Log)
 	a.frozen = newFrozen(o.Services, o.Host, a.watch, o.Log)
+	a.watch.stopped = a.frozen.standsStill
 	a.shapes = &shapes{services: o.Services}
 	a.executor = node.New(node.Options{Host: o.Host, Services: o.Services, Node: model.Node{Name: o.Config.Node}, StateDir: model.PathState, Log: o.Log})
 	a.binary = sync.OnceValue(executableHash)

@@ -194,6 +194,22 @@ func (f *frozen) unitStopped(unit string) (stopped, traced bool) {
 	return stopped, traced
 }
 
+// standsStill reports whether all units that the observation is about are stopped now.
+func (f *frozen) standsStill(name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	found := false
+	for _, d := range f.units {
+		if d.answers != name {
+			continue
+		}
+		if found, _ = f.unitStopped(d.unit); !found {
+			return false
+		}
+	}
+	return found
+}
+
 // processState is the third field of a stat file. The second may hold anything, also brackets and spaces.
 func processState(stat string) byte {
 	i := strings.LastIndex(stat, ") ")

@@ -154,6 +154,42 @@ func TestAiling(t *testing.T) {
 	})
 }
 
+// Who is stopped does not get the second second that a busy one gets.
+func TestAStoppedServiceLeavesAtItsFirstMissingAnswer(t *testing.T) {
+	for states, want := range map[string]time.Duration{"T": observeTimeout, "S": patience * observeTimeout} {
+		synctest.Test(t, func(t *testing.T) {
+			var hangs atomic.Bool
+			env := func(c *model.Cluster) (service.Env, error) { return service.Env{Cluster: c, Node: c.Nodes[0]}, nil }
+			w := newWatchers([]service.Service{moody{func(ctx context.Context) service.Observation {
+				if hangs.Load() {
+					<-ctx.Done()
+				}
+				return service.Observation{Serving: !hangs.Load()}
+			}}}, env, slog.New(slog.DiscardHandler))
+			f := newFrozen([]service.Service{running{moody{}}}, hosttest.New(), w, slog.New(slog.DiscardHandler))
+			processes(t, f, map[string]string{"moody.service": states})
+			f.follow(cluster())
+			f.list(env)
+			w.stopped = f.standsStill
+			w.follow(t.Context(), cluster())
+			defer w.stop()
+			time.Sleep(2 * time.Second)
+			hangs.Store(true)
+			at := time.Now()
+			for w.all()["moody"].Serving {
+				time.Sleep(10 * time.Millisecond)
+			}
+			if took := time.Since(at); took < want || took > want+1200*time.Millisecond {
+				t.Errorf("processes %s: not serving after %s, want about %s", states, took, want)
+			}
+			time.Sleep(10 * time.Second)
+			if silent := w.silent(time.Now())["moody"]; silent < 9*time.Second || silent > 13*time.Second {
+				t.Errorf("silent for %s", silent)
+			}
+		})
+	}
+}
+
 // A machine on which nothing runs, the agent neither, makes nobody frozen.
 func TestAStarvedAgentBlamesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"nines/internal/etcd"
+	"nines/internal/host"
 	"nines/internal/model"
 )
 
@@ -46,8 +47,8 @@ func (a *Agent) guardVIP(ctx context.Context) {
 		case <-a.watch.changed:
 		case <-a.aside.changed:
 		}
-		if c := a.spec.Load(); c != nil && c.VIP.Engine != model.EngineKeepalived {
-			continue // another engine has a quorum of its own
+		if c := a.spec.Load(); c != nil && !guarded(ctx, a.Host, c, model.PathVIPFile) {
+			continue
 		}
 		member := a.member.Load()
 		if a.Guard == nil || member == nil || (!joined(member) && time.Since(a.started) < guardGrace) {
@@ -78,4 +79,22 @@ func (a *Agent) guardVIP(ctx context.Context) {
 		}
 		last, written = content, time.Now()
 	}
+}
+
+// guarded reports whether anybody looks at the guard file: another engine has a quorum of its own. Until an apply has stopped it, keepalived
+// goes on with the VIP, and would let go of it when the file is stale.
+func guarded(ctx context.Context, h host.Host, c *model.Cluster, path string) bool {
+	if c.VIP.Engine == model.EngineKeepalived {
+		return true
+	}
+	if _, err := os.Stat(path); err != nil {
+		return false
+	}
+	units := model.EngineKeepalived.Units()
+	u, err := h.Unit(ctx, units[len(units)-1])
+	if err != nil || u.Active == "active" {
+		return true
+	}
+	_ = os.Remove(path) // left behind it says nothing to anybody
+	return false
 }

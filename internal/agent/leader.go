@@ -53,6 +53,7 @@ func (a *Agent) lead(ctx context.Context, s store.Store, lease store.Lease) {
 	duties.Go(func() { a.careForDisks(ctx, s, l, lease.Fence()) })
 	duties.Go(func() { a.watchBMCs(ctx, s, lease.Fence()) })
 	duties.Go(func() { a.adoptOrders(ctx, s, leading) })
+	duties.Go(func() { a.switchOn(ctx, s, leading) })
 	a.rotate(ctx, s, l)
 	<-ctx.Done()
 	a.leader.Store(nil)

@@ -28,6 +28,8 @@ type watchers struct {
 	services []service.Service
 	env      func(*model.Cluster) (service.Env, error)
 	log      *slog.Logger
+	// stopped reports whether all processes that the observation is about are stopped (SIGSTOP). nil: not known.
+	stopped func(name string) bool
 
 	mu     sync.Mutex
 	spec   string // hash of the spec they run for
@@ -140,6 +142,11 @@ func (w *watchers) observe(ctx context.Context, name string, o service.Observer,
 		if ctx.Err() != nil {
 			return // the cluster may have no such service any more
 		}
+		if !answered && w.stopped != nil && w.stopped(name) {
+			// No busy machine: there is no second answer to wait for.
+			w.miss(name, patience-1)
+			obs.Reason = "all its processes are stopped (SIGSTOP)"
+		}
 		w.keep(name, o.Interval(), obs, answered)
 		select {
 		case <-ctx.Done():
@@ -161,6 +168,17 @@ func once(ctx context.Context, o service.Observer, env service.Env) (obs service
 		return obs, obs.Serving || ctx.Err() == nil
 	case <-ctx.Done():
 		return service.Observation{Reason: fmt.Sprintf("no answer within %s", observeTimeout)}, false
+	}
+}
+
+// miss counts answers as missing for which nobody has waited.
+func (w *watchers) miss(name string, n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	o := w.seen[name]
+	if o.missed < n {
+		o.missed, o.asked = n, time.Now().Add(-observeTimeout)
+		w.seen[name] = o
 	}
 }
 

@@ -129,7 +129,7 @@ func TestEnginesChangeInOrder(t *testing.T) {
 		"to pacemaker": {withPacemaker(), []plan.ID{"pacemaker/ctl2/packages:pacemaker", "pacemaker/ctl2/unit:corosync.service", "pacemaker/ctl2/unit:pacemaker.service",
 			"pacemaker/ctl3/unit:nines-vip-guard.service", "pacemaker/ctl3/unit:keepalived.service", "pacemaker/ctl1/action:cluster-resources", "haproxy/ctl2/unit:haproxy.service", "pacemaker/ctl1/action:vip-answers"}},
 		"to keepalived": {servicetest.Cluster(), []plan.ID{"keepalived/ctl1/packages:keepalived", "keepalived/ctl1/file:keepalived.conf",
-			"keepalived/ctl2/unit:pacemaker.service", "keepalived/ctl2/unit:corosync.service", "haproxy/ctl1/unit:haproxy.service", "keepalived/ctl3/unit:keepalived.service", "keepalived/ctl1/action:vip-answers"}},
+			"keepalived/ctl2/action:detach-pacemaker", "keepalived/ctl2/unit:pacemaker.service", "keepalived/ctl2/unit:corosync.service", "haproxy/ctl1/unit:haproxy.service", "keepalived/ctl3/unit:keepalived.service", "keepalived/ctl1/action:vip-answers"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g, err := plan.Graph(resourcesOf(t, tc.c))

@@ -58,7 +58,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := model.Tuning{
+	want := model.Tuning{Preset: model.PresetNines,
 		Galera: model.GaleraTuning{SuspectTimeout: 1500 * time.Millisecond, InactiveTimeout: 15 * time.Second, InstallTimeout: 15 * time.Second,
 			Keepalive: 300 * time.Millisecond, InactiveCheck: 300 * time.Millisecond, PeerTimeout: 3 * time.Second,
 			JoinRetrans: 300 * time.Millisecond, GCache: "128M", BufferPool: "128M"},

@@ -9,8 +9,8 @@ import (
 	"nines/internal/model"
 )
 
-// defaults fills in what the file leaves out: the fallbacks of the table first,
-// then those that depend on the rest of the file.
+// defaults fills in what the file leaves out: the fallbacks of the table and of the preset
+// first, then those that depend on the rest of the file.
 func (p *decoder) defaults() {
 	p.fill(reflect.ValueOf(p.cluster).Elem(), place{})
 	c := p.cluster
@@ -76,7 +76,7 @@ func withSwitches(c *model.Cluster) []string {
 func (p *decoder) fill(v reflect.Value, where place) {
 	for _, m := range members(v.Type(), where.pattern) {
 		sub, dst := where.key(m.key), v.Field(m.index)
-		f := fields[sub.pattern]
+		f := p.field(sub.pattern)
 		switch {
 		case dst.Kind() == reflect.Struct && dst.Type() != typePrefix && dst.Type() != typeAddr:
 			p.fill(dst, sub)

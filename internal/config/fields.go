@@ -136,7 +136,9 @@ var fields = map[string]field{
 	"checks.severity": {doc: "What happens when a node breaks one: error stops a deployment, warning only tells.",
 		fallback: "error", enum: []string{"error", "warning"}},
 
-	"tuning":        {doc: "Values to change with care: each default was measured or comes from the component's source."},
+	"tuning": {doc: "Values to change with care: each default was measured or comes from the component's source."},
+	"tuning.preset": {doc: "Whose values vip.advert and the failure detectors below have where this file gives none, so that their failover can be compared. nines: the defaults shown here. kolla: those of a deployment with kolla-ansible 2025.1. reference: those of OpenStack's High Availability Guide. Only values change: what nines does beside them stays.",
+		fallback: string(model.PresetNines), enum: words(model.Presets)},
 	"tuning.galera": {doc: "Failure detector of Galera and sizes of MariaDB. All members must have the same values."},
 	"tuning.galera.suspect_timeout": {doc: "Silence after which a member is suspected dead; writes stall for this long and about one join_retrans. 1s stalled 1.4 s, but on starved cores members were silent for up to 1.3 s, and once in 30 power cuts two of them at once lost the quorum (measured); the component's default of 5s stalls 6.2 s.",
 		fallback: "1500ms", min: "100ms", max: "10m"},

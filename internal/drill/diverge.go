@@ -12,7 +12,7 @@ import (
 )
 
 // foundAlone has the database of a machine found a cluster of its own from the data it has, and write to it, as somebody
-// does who wants a database at any price. It prints the new cluster's UUID. %s names the rows.
+// does who wants a database at any price. It prints the new cluster's UUID. %s names the rows. What Galera saved of it is on the disk within a second.
 const foundAlone = `systemctl kill -s KILL mariadb || true
 systemctl stop mariadb
 cd /var/lib/mysql
@@ -23,6 +23,7 @@ mkdir -p /run/nines
 touch /run/nines/galera-bootstrap
 systemctl start mariadb
 for n in 1 2 3 4 5 6 7 8 9 10; do mariadb -e "INSERT INTO nines_probe.ledger VALUES ('%s', $n)"; done
+sleep 2
 mariadb -NBe "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'wsrep_cluster_state_uuid'"
 `
 
@@ -63,8 +64,8 @@ func (x *run) diverge(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		// Shut down: after a power cut Galera would form a group of one again at boot, and the others' starts would join it.
-		return x.Machines.Stop(ctx, h.node)
+		// A power cut: at its boot Galera would form the group of one again, and the others' starts would join it.
+		return x.Machines.Cut(ctx, h.node)
 	})
 	if err != nil {
 		return err

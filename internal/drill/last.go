@@ -32,7 +32,7 @@ func lastDrills(c *model.Cluster) []Drill {
 // stopInTurn shuts the machines of a site down one after the other.
 func (x *run) stopInTurn(ctx context.Context) error {
 	for _, node := range x.victims {
-		if err := x.Machines.Stop(ctx, node); err != nil {
+		if err := x.shutDown(ctx, node); err != nil {
 			return err
 		}
 		if !pause(ctx, x.drill.Site.Spread) {

@@ -66,6 +66,7 @@ const (
 	settleLimit  = 60 * time.Second
 	wholeLimit   = 5 * time.Minute
 	lookEvery    = 500 * time.Millisecond
+	inspectAgain = 5 * time.Second // what a close look found takes a while to be mended
 	siteLimit    = 10 * time.Minute
 	gateLimit    = 20 * time.Second // a passing condition must not refuse a drill
 	undoLimit    = time.Minute
@@ -148,38 +149,38 @@ func (x *run) gate(ctx context.Context) error {
 	return err
 }
 
-// whole waits until the cluster is whole twice in a row, and says why it was not by the deadline.
+// whole waits until the cluster is seen to be whole twice in a row and a close look finds nothing, and says why it was not by the deadline.
+// A close look has every node compare all that it has with what it should have, which the clients of a busy cluster feel.
 func (x *run) whole(ctx context.Context, deadline time.Time) ([]string, error) {
 	for good := 0; ; {
-		why := x.look(ctx)
+		why, wait := x.look(ctx, x.Observer.Snapshot), lookEvery
 		if good++; len(why) > 0 {
 			good = 0
 		}
-		if good == 2 {
-			return nil, nil
+		late := time.Now().After(deadline)
+		if good == 2 || late && good == 1 {
+			if why = x.look(ctx, x.Observer.Inspect); len(why) == 0 {
+				return nil, nil
+			}
+			good, wait = 0, inspectAgain
 		}
-		if time.Now().After(deadline) {
+		if late {
 			return why, nil
 		}
-		if !pause(ctx, lookEvery) {
+		if !pause(ctx, wait) {
 			return nil, context.Cause(ctx)
 		}
 	}
 }
 
-func (x *run) look(ctx context.Context) []string {
+func (x *run) look(ctx context.Context, see func(context.Context) (Snapshot, error)) []string {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	for _, see := range []func(context.Context) (Snapshot, error){x.Observer.Snapshot, x.Observer.Inspect} {
-		s, err := see(ctx)
-		if err != nil {
-			return []string{"its state is not known: " + failure(err)}
-		}
-		if why := Gate(x.Cluster, s); len(why) > 0 {
-			return why
-		}
+	s, err := see(ctx)
+	if err != nil {
+		return []string{"its state is not known: " + failure(err)}
 	}
-	return nil
+	return Gate(x.Cluster, s)
 }
 
 func (x *run) underLoad(ctx context.Context) (err error) {
@@ -404,7 +405,7 @@ func (x *run) switchOff(ctx context.Context) error {
 				errs[i] = x.Machines.Lose(ctx, node, s.Lost)
 			}
 			if s.Clean {
-				errs[i] = errors.Join(errs[i], x.Machines.Stop(ctx, node))
+				errs[i] = errors.Join(errs[i], x.shutDown(ctx, node))
 				return
 			}
 			errs[i] = errors.Join(errs[i], x.Machines.Cut(ctx, node))
@@ -413,6 +414,22 @@ func (x *run) switchOff(ctx context.Context) error {
 	wg.Wait()
 	x.down = time.Since(x.load.start)
 	return errors.Join(errs...)
+}
+
+// shutDown has a machine shut down. One that does not has failed the drill, and its power is taken as a person would take it: until it is
+// off nobody can switch it on.
+func (x *run) shutDown(ctx context.Context, node string) error {
+	err := x.Machines.Stop(ctx, node)
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() == nil {
+		x.wound(failure(err))
+		err = nil
+	}
+	cut, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+	defer cancel()
+	return errors.Join(err, x.Machines.Cut(cut, node))
 }
 
 // switchOn gives machines their power back. Each is tried, whatever became of the others; one that is on stays as it is.

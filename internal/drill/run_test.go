@@ -50,12 +50,14 @@ type site struct {
 	verify   error
 	silent   bool // faults are never healed by the product
 	drift    bool // something is not as the last apply left it: health does not tell
+	inspects int  // how often it was looked for
 	writes   bool // the database is probed too
 	// What is said of a recovery, until the power was given back as often as told.
 	recovering bool
 	ons        int
 	stuck      string // status says that this service waits for the machines without power
 	onFault    func()
+	hangs      bool // machines do not shut down
 	// mends is how long after a freeze the agents have restarted what is frozen; 0: they do not.
 	mends  time.Duration
 	frozen string // the unit on away
@@ -119,6 +121,7 @@ func (s *site) last(node string) string {
 
 func (s *site) Inspect(ctx context.Context) (Snapshot, error) {
 	snap, err := s.Snapshot(ctx)
+	s.inspects++
 	if s.drift {
 		snap.Conditions = append(snap.Conditions, health.Condition{Code: "drift", Severity: health.Warning, Node: "ctl2", Text: "content differs"})
 	}
@@ -162,7 +165,12 @@ func (s *site) On(ctx context.Context, node string) error {
 	s.mu.Unlock()
 	return errors.Join(ctx.Err(), s.heal("on", node))
 }
-func (s *site) Stop(_ context.Context, node string) error { return s.hurt("stop", node) }
+func (s *site) Stop(_ context.Context, node string) error {
+	if s.hangs {
+		return fmt.Errorf("shut down %s: it still runs", node)
+	}
+	return s.hurt("stop", node)
+}
 func (s *site) Lose(_ context.Context, node, path string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -330,6 +338,7 @@ func TestRuns(t *testing.T) {
 		"two machines, and somebody still writes": {"two-of-three-lost", &site{failover: 100 * ms, writes: true}, Fail, "acknowledged while a machine was missing", nil},
 		"two machines, and nobody writes":         {"two-of-three-lost", &site{failover: 40 * time.Second, writes: true}, Pass, "", nil},
 		"shut down":                               {"site-clean-stop", &site{}, Pass, "", nil},
+		"does not shut down":                      {"site-clean-stop", &site{hangs: true}, Fail, "shut down ctl1: it still runs", nil},
 		"a lost file":                             {"galera-grastate-missing", &site{}, Pass, "", nil},
 		"a cable":                                 {"management-nic-cut", &site{failover: 300 * ms}, Pass, "", []string{"pull ctl1", "plug ctl1", "close"}},
 		"one stays away":                          {"galera-one-member-gone", &site{stuck: "galera"}, Pass, "", nil},
@@ -454,6 +463,9 @@ func TestGateRefuses(t *testing.T) {
 			var refused *NotWholeError
 			if !errors.As(err, &refused) || !strings.Contains(err.Error(), says) || len(s.log) > 0 {
 				t.Fatalf("want %q: error %v, did %q", says, err, s.log)
+			}
+			if most := int(gateLimit/inspectAgain) + 1; s.inspects > most || s.drift == (s.inspects == 0) {
+				t.Errorf("%s: %d close looks, at most %d and only at what looks whole", says, s.inspects, most)
 			}
 		})
 	}

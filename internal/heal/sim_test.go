@@ -47,13 +47,13 @@ func TestSimulation(t *testing.T) {
 		}
 	}
 	t.Logf("%d schedules: %+v", *schedules, sum)
-	if *schedules >= 10000 && (sum.Foundings == 0 || sum.Promotions == 0 || sum.Stale == 0 || sum.Asked == 0 || sum.Renewed == 0) {
+	if *schedules >= 10000 && (sum.Foundings == 0 || sum.Promotions == 0 || sum.Stale == 0 || sum.Asked == 0 || sum.Renewed == 0 || sum.ByHand == 0) {
 		t.Errorf("the schedules do not reach what they are to try: %+v", sum)
 	}
 }
 
 // tally is what the schedules came to.
-type tally struct{ Foundings, Promotions, Joins, Stale, Asked, Renewed, Whole int }
+type tally struct{ Foundings, Promotions, Joins, Stale, Asked, Renewed, ByHand, Apart, Whole int }
 
 func (t *tally) add(s *sim) {
 	t.Foundings += s.sum.Foundings
@@ -62,6 +62,8 @@ func (t *tally) add(s *sim) {
 	t.Stale += s.sum.Stale
 	t.Asked += s.sum.Asked
 	t.Renewed += s.sum.Renewed
+	t.ByHand += s.sum.ByHand
+	t.Apart += s.sum.Apart
 	t.Whole += s.sum.Whole
 }
 
@@ -80,6 +82,7 @@ type sim struct {
 	sick     time.Time
 	depth    int // leaders within the calls of leaders
 	quiet    bool
+	chosen   bool // by a person, who has made sure that what does not answer is off
 	sum      tally
 }
 
@@ -110,6 +113,9 @@ func simulate(seed uint64) *sim {
 		if s.chance(0.02) {
 			s.person()
 		}
+		if s.chance(0.02) {
+			s.byHand()
+		}
 	}
 	s.finish()
 	return s
@@ -138,6 +144,10 @@ func (s *sim) finish() {
 		}
 	}
 	r, _, _ := Load(context.Background(), s, "galera")
+	if p := s.primary(); len(p) > 0 && s.excused && slices.ContainsFunc(s.nodes, func(m *machine) bool { return m.run.refused }) {
+		s.sum.Apart++ // the others serve, and a person decides about what the one has that they do not
+		return
+	}
 	if r.Move.Act == "ask" || len(r.Move.Left) > 0 {
 		s.sum.Asked++
 		if !s.damaged && !s.excused && r.Move.Diagnosis != string(recovery.StaleFlag) {
@@ -155,16 +165,41 @@ func (s *sim) person() {
 		return
 	}
 	for _, o := range s.nodes {
-		if !s.reaches(o) && (o.up || o.disk.view != nil && len(o.disk.view.Members) == 1) {
+		if !s.reaches(o) && o.up {
 			return
 		}
 	}
 	if m := s.any(); m.up && len(m.disk.history) > 0 {
 		if _, err := s.engine.Begin(context.Background(), s.cluster, m.name, "a person"); err == nil {
 			s.say("a person chooses %s", m.name)
-			s.excused = true
+			s.excused, s.chosen = true, true
 		}
 	}
+}
+
+// byHand has somebody found a database on the last machine that is on. That it is another history than the others' shows from their saved views; where
+// a power cut took these as well, nothing shows it.
+func (s *sim) byHand() {
+	var lineage recovery.Lineage
+	if e, ok := s.entries[prefixLineage+"galera"]; !ok || json.Unmarshal(e.Value, &lineage) != nil {
+		return
+	}
+	var alone *machine
+	for _, m := range s.nodes {
+		switch {
+		case m.up && alone != nil:
+			return
+		case m.up:
+			alone = m
+		case m.disk.view == nil || !slices.Contains(lineage.Members, m.name):
+			return
+		}
+	}
+	if alone == nil || len(s.nodes) == 1 || alone.busy != "" || alone.run.server == recovery.Primary || alone.disk.empty || alone.disk.torn || alone.disk.saved == nil {
+		return
+	}
+	s.sum.ByHand++
+	s.foundByHand(alone)
 }
 
 // majority are the machines that can hold the store together: it is gone without them.
@@ -245,6 +280,9 @@ func (s *sim) observations() map[string]service.Observation {
 			o.Facts = map[string]string{"wsrep_cluster_status": "Primary", "wsrep_cluster_state_uuid": m.disk.uuid,
 				"wsrep_cluster_conf_id": m.run.ident.ID, "wsrep_cluster_size": strconv.Itoa(len(m.run.ident.Members)), "wsrep_last_committed": strconv.Itoa(len(m.disk.history))}
 		}
+		if m.disk.aside != nil && m.run.server != recovery.Primary {
+			o.Facts = map[string]string{"view_aside": m.disk.aside.ID}
+		}
 		seen[m.name] = o
 	}
 	return seen
@@ -305,7 +343,7 @@ func (s *sim) Evidence(_ context.Context, c *model.Cluster, _ string, epoch int6
 	found, absent := map[string]json.RawMessage{}, map[string]string{}
 	for _, n := range c.Nodes {
 		s.interrupt(0.04)
-		if m := s.node(n.Name); s.reaches(m) && (s.quiet || s.chance(0.97)) {
+		if m := s.node(n.Name); s.reaches(m) && (s.quiet || s.chosen || s.chance(0.97)) {
 			found[n.Name] = s.evidence(m, epoch)
 		} else {
 			absent[n.Name] = "no answer"
@@ -383,7 +421,7 @@ func (s *sim) doStep(m *machine, req StepRequest) error {
 		if err := rest(); err != nil {
 			return err
 		}
-		m.disk.view, m.disk.mark = nil, false
+		m.disk.view, m.disk.aside, m.disk.mark = nil, nil, false
 		s.moment(m)
 		if m.disk.saved != nil {
 			saved := *m.disk.saved
@@ -412,7 +450,7 @@ func (s *sim) doStep(m *machine, req StepRequest) error {
 		if err := rest(); err != nil {
 			return err
 		}
-		m.disk.view, m.disk.mark = nil, false
+		m.disk.view, m.disk.aside, m.disk.mark = nil, nil, false
 		switch {
 		case req.Step.Args[recovery.ArgKeep] != "":
 			m.disk.empty, m.disk.uuid, m.disk.history, m.disk.saved, m.disk.torn = true, "", nil, nil, false
@@ -445,6 +483,9 @@ func (s *sim) halt(m *machine, epoch int64) error {
 	m.busy = recovery.StepHalt
 	s.moment(m)
 	x := &note{epoch: epoch, invocation: m.run.invocation, view: m.disk.view}
+	if x.view == nil {
+		x.view, x.aside = m.disk.aside, m.disk.aside != nil
+	}
 	if !m.disk.empty {
 		x.at = &recovery.Position{UUID: m.disk.uuid, Seqno: int64(len(m.disk.history))}
 	}
@@ -485,7 +526,7 @@ func (s *sim) foundStep(m *machine, req StepRequest) error {
 		uuid = recovery.ZeroUUID
 		s.sum.Renewed++
 	}
-	m.disk.view = nil
+	m.disk.view, m.disk.aside = nil, nil
 	m.disk.saved = &recovery.Saved{Position: recovery.Position{UUID: uuid, Seqno: -1}, SafeToBootstrap: true}
 	m.disk.flushed = m.disk.saved
 	s.moment(m)

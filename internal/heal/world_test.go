@@ -46,6 +46,8 @@ type machine struct {
 		saved    *recovery.Saved
 		flushed  *recovery.Saved // what a power cut leaves of it
 		view     *recovery.View
+		written  *recovery.View // a view that a power cut leaves
+		aside    *recovery.View // a view of few, after a boot
 		founded  int64
 		examined *note
 		mark     bool // the permission for one start
@@ -56,6 +58,8 @@ type machine struct {
 		frozen     bool
 		invocation string
 		ident      *recovery.View // the view it believes it belongs to
+		again      bool           // the server was started since the boot
+		refused    bool           // the unit does not start the server
 		queue      []int          // received, not applied
 		transfer   bool           // it is being copied to
 	}
@@ -66,6 +70,7 @@ type note struct {
 	invocation string
 	at         *recovery.Position
 	view       *recovery.View
+	aside      bool
 }
 
 func newWorld(rng *rand.Rand, members int) *world {
@@ -76,12 +81,12 @@ func newWorld(rng *rand.Rand, members int) *world {
 		m := &machine{name: fmt.Sprintf("c%d", i+1), up: true}
 		m.disk.uuid, m.disk.history = uuid, []int{-1}
 		m.disk.saved = &recovery.Saved{Position: recovery.Position{UUID: uuid, Seqno: -1}}
-		m.run.server, m.run.invocation = recovery.Primary, w.name("run")
+		m.run.server, m.run.invocation, m.run.again = recovery.Primary, w.name("run"), true
 		w.nodes = append(w.nodes, m)
 	}
 	w.install(w.nodes, v)
 	for _, m := range w.nodes {
-		m.disk.flushed = m.disk.saved
+		m.disk.flushed, m.disk.written = m.disk.saved, m.disk.view
 	}
 	return w
 }
@@ -111,6 +116,27 @@ func (w *world) chance(p float64) bool { return w.rng.Float64() < p }
 
 func (w *world) any() *machine { return w.nodes[w.rng.IntN(len(w.nodes))] }
 
+// foundByHand has somebody found the database on the one machine that is on, as if there were no others. It takes writes, and loses its power.
+func (w *world) foundByHand(m *machine) {
+	w.say("%s is founded by hand", m.name)
+	w.excused = true // what its history and the others' have, the cluster cannot have both
+	if w.chance(0.3) {
+		m.disk.saved = &recovery.Saved{Position: recovery.Position{UUID: recovery.ZeroUUID, Seqno: -1}}
+	}
+	w.kill(m)
+	w.off(m)
+	m.up, m.disk.mark = true, true
+	saved := *m.disk.saved
+	saved.SafeToBootstrap = true
+	m.disk.saved = &saved
+	w.start(m)
+	for range w.rng.IntN(5) {
+		w.write()
+	}
+	m.disk.flushed, m.disk.written = m.disk.saved, m.disk.view
+	w.powerCut(m)
+}
+
 // install makes the members a Primary with a new view.
 func (w *world) install(members []*machine, id string) {
 	var names []string
@@ -121,7 +147,7 @@ func (w *world) install(members []*machine, id string) {
 	for _, m := range members {
 		m.run.server, m.run.starting, m.run.transfer = recovery.Primary, false, false
 		m.run.ident = &recovery.View{Mine: m.name + "/" + m.run.invocation, ID: id, Members: names}
-		m.disk.view = m.run.ident
+		m.disk.view, m.disk.aside = m.run.ident, nil
 		m.disk.saved = &recovery.Saved{Position: recovery.Position{UUID: uuid, Seqno: -1}, SafeToBootstrap: len(members) == 1}
 	}
 	w.say("primary %s of %v", id, list(members))
@@ -238,7 +264,7 @@ func (w *world) powerCut(m *machine) {
 	if was {
 		w.lose(m)
 	}
-	if w.chance(0.2) {
+	if m.disk.view != m.disk.written && w.chance(0.3) {
 		m.disk.view = nil // it was not flushed
 	}
 	if m.disk.flushed != m.disk.saved {
@@ -304,7 +330,7 @@ func (w *world) boot(m *machine) {
 		return
 	}
 	w.say("boot %s", m.name)
-	m.up, m.side = true, 0
+	m.up, m.side, m.run.again = true, 0, false
 	w.start(m)
 }
 
@@ -318,9 +344,17 @@ func (w *world) start(m *machine) {
 		fixed.Seqno = -1
 		m.disk.saved = &fixed
 	}
-	m.run.invocation = w.name("run")
+	if v := m.disk.view; v != nil && !m.run.again && 2*len(v.Members) <= len(w.nodes) {
+		w.say("the view of %s is set aside", m.name)
+		m.disk.view, m.disk.aside = nil, v
+	}
+	m.run.invocation, m.run.again = w.name("run"), true
 	m.run.server, m.run.starting = recovery.Silent, true
 	mark := m.disk.mark
+	m.run.refused = !mark && m.disk.aside != nil
+	if m.run.refused {
+		return
+	}
 	m.disk.mark = false
 	if mark {
 		w.found(m)
@@ -413,7 +447,7 @@ func (m *machine) position() int {
 func (w *world) joinOne(p []*machine) {
 	for _, i := range w.rng.Perm(len(w.nodes)) {
 		m := w.nodes[i]
-		if !m.up || m.run.frozen || m.run.server == recovery.Primary || m.run.server == recovery.Stopped || m.side != p[0].side {
+		if !m.up || m.run.frozen || m.run.refused || m.run.server == recovery.Primary || m.run.server == recovery.Stopped || m.side != p[0].side {
 			continue
 		}
 		donor := p[0]
@@ -431,7 +465,7 @@ func (w *world) joinOne(p []*machine) {
 			// A full copy begins: the old one is gone.
 			m.run.transfer = true
 			m.disk.saved = &recovery.Saved{Position: recovery.Position{UUID: recovery.ZeroUUID, Seqno: -1}}
-			m.disk.view, m.run.ident = nil, nil
+			m.disk.view, m.disk.aside, m.run.ident = nil, nil, nil
 			w.say("%s is copied to", m.name)
 			return
 		default:
@@ -484,7 +518,7 @@ func (w *world) divide() {
 func (w *world) happen() {
 	for _, m := range w.nodes {
 		if w.chance(0.3) {
-			m.disk.flushed = m.disk.saved
+			m.disk.flushed, m.disk.written = m.disk.saved, m.disk.view
 		}
 	}
 	switch n := w.rng.IntN(100); {
@@ -576,6 +610,9 @@ func (m *machine) whole() []int { return append(slices.Clone(m.disk.history), m.
 func (w *world) evidence(m *machine, epoch int64) json.RawMessage {
 	e := recovery.Evidence{Server: m.run.server, Starting: m.run.starting, Empty: m.disk.empty, Saved: m.disk.saved, View: m.disk.view, Torn: m.disk.torn,
 		Founded: m.disk.founded, Busy: m.busy, Formed: m.name == "c1"}
+	if e.View == nil {
+		e.View, e.Aside = m.disk.aside, m.disk.aside != nil
+	}
 	if m.run.frozen && m.run.server != recovery.Stopped {
 		e.Server = recovery.Silent
 	}
@@ -594,7 +631,7 @@ func (w *world) evidence(m *machine, epoch int64) json.RawMessage {
 			e.RecoveredError = "there is no database"
 		}
 		if e.View == nil {
-			e.View = x.view
+			e.View, e.Aside = x.view, x.aside
 		}
 	}
 	b, err := json.Marshal(e)

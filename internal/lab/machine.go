@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/charmbracelet/x/ansi"
 	"golang.org/x/sys/unix"
 )
 
@@ -131,7 +132,7 @@ func (l *Lab) boot(ctx context.Context, node nodeSpec) error {
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
-	return l.awaitInit(ctx, node, console, exited)
+	return l.awaitInit(ctx, node, exited)
 }
 
 // nspawnCommand is how the machine is started.
@@ -239,8 +240,15 @@ func (l *Lab) console(node string) string {
 	return filepath.Join(l.Dir(), "nodes", node, "console.log")
 }
 
+// lastWords are the last lines on the machine's console, without what only a terminal understands.
+func (l *Lab) lastWords(node string, n int) string {
+	text, _ := os.ReadFile(l.console(node))
+	lines := strings.FieldsFunc(ansi.Strip(string(text)), func(r rune) bool { return r == '\r' || r == '\n' })
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
 // awaitInit watches until the machine's init runs.
-func (l *Lab) awaitInit(ctx context.Context, node nodeSpec, console string, exited <-chan error) error {
+func (l *Lab) awaitInit(ctx context.Context, node nodeSpec, exited <-chan error) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -251,10 +259,9 @@ func (l *Lab) awaitInit(ctx context.Context, node nodeSpec, console string, exit
 		}
 		select {
 		case err := <-exited:
-			tail, _ := os.ReadFile(console)
-			return fmt.Errorf("%s did not start: %w\n%s", node.Name, errors.Join(err, errors.New("systemd-nspawn ended")), lastLines(tail, 8))
+			return fmt.Errorf("%s did not start: %w\n%s", node.Name, errors.Join(err, errors.New("systemd-nspawn ended")), l.lastWords(node.Name, 8))
 		case <-ctx.Done():
-			return fmt.Errorf("%s did not start: %w (console: %s)", node.Name, ctx.Err(), console)
+			return fmt.Errorf("%s did not start: %w (console: %s)\n%s", node.Name, context.Cause(ctx), l.console(node.Name), l.lastWords(node.Name, 8))
 		case <-tick.C:
 		}
 	}

@@ -51,7 +51,7 @@ func (l *Lab) powerStop(ctx context.Context, n nodeSpec) error {
 	deadline := time.Now().Add(stopLimit)
 	for pid != 0 {
 		if time.Now().After(deadline) {
-			return fmt.Errorf("shut down %s: it still runs after %s; its console says why (%s), 'nines lab power off %s' does not wait", n.Name, stopLimit, l.console(n.Name), n.Name)
+			return fmt.Errorf("shut down %s: it still runs after %s; its console says why (%s), 'nines lab power off %s' does not wait\n%s", n.Name, stopLimit, l.console(n.Name), n.Name, l.lastWords(n.Name, 3))
 		}
 		select {
 		case <-ctx.Done():

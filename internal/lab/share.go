@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -54,6 +56,9 @@ func (l *Lab) share(ctx context.Context) error {
 	known := map[string]booted{}
 	for {
 		for _, n := range l.state.Nodes {
+			if known[n.Name].done() {
+				continue
+			}
 			pid, err := l.initOf(n.Name)
 			if err != nil || pid == 0 {
 				continue // off; what cannot be read now can be next time
@@ -74,6 +79,11 @@ func (l *Lab) share(ctx context.Context) error {
 		case <-time.After(shareEvery):
 		}
 	}
+}
+
+// done reports whether the machine has all that it gets for as long as it runs: then nobody has to search for its init.
+func (b booted) done() bool {
+	return b.pid != 0 && maps.Equal(b.share, weightMachine) && unix.Kill(b.pid, 0) == nil
 }
 
 // shareOf is the machine's: the whole one once it has started its services, or has had the time for it.

@@ -243,9 +243,27 @@ type Checks struct {
 	Severity string `json:"severity"`
 }
 
+// Preset names a set of defaults for the values that decide how fast a failure is noticed.
+type Preset string
+
+// The presets. Their values, and where each comes from, stand in config.
+const (
+	// PresetNines: what was measured to be fastest without false alarms.
+	PresetNines Preset = "nines"
+	// PresetKolla: what a deployment with kolla-ansible runs with.
+	PresetKolla Preset = "kolla"
+	// PresetReference: what OpenStack's High Availability Guide writes down.
+	PresetReference Preset = "reference"
+)
+
+// Presets lists them, the default first.
+var Presets = []Preset{PresetNines, PresetKolla, PresetReference}
+
 // Tuning holds the values an operator may change with care. Each default and
 // its reason stands in config.
 type Tuning struct {
+	// Preset is where the defaults of this cluster's failure detectors came from. Only config reads it.
+	Preset   Preset         `json:"preset"`
 	Galera   GaleraTuning   `json:"galera"`
 	RabbitMQ RabbitMQTuning `json:"rabbitmq"`
 	HAProxy  HAProxyTuning  `json:"haproxy"`

@@ -199,6 +199,12 @@ type Faulty interface {
 	Faults(c *model.Cluster) []Fault
 }
 
+// Fencer is a Service whose component takes the power of machines away by itself, and leaves it to the leader to switch them on again.
+type Fencer interface {
+	// Fenced says whose power was taken away, and when that was done last. Pure.
+	Fenced(seen map[string]Observation) map[string]time.Time
+}
+
 // SwitchUser is a Service that programs the virtual switches of the nodes.
 type SwitchUser interface {
 	// SwitchIDs are what it reads in the database of a node's switch (external_ids). datapath is what the switch forwards

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"nines/internal/health"
+	"nines/internal/host"
 	"nines/internal/model"
 	"nines/internal/plan"
 )
@@ -73,6 +75,11 @@ func Retired(c *model.Cluster, name string, after []plan.ID) []plan.Resource {
 			if e == c.VIP.Engine {
 				continue
 			}
+			if e == model.EnginePacemaker {
+				r := plan.Resource{ID: plan.Make(name, n.Name, "action", ActionDetach), Service: name, Node: n.Name, After: wait,
+					Action: &plan.Action{Name: ActionDetach, Timeout: 30 * time.Second}}
+				out, wait = append(out, r), []plan.ID{r.ID}
+			}
 			for _, unit := range e.Units() {
 				r := plan.Resource{ID: plan.Make(name, n.Name, "unit", unit), Service: name, Node: n.Name, After: wait,
 					Unit: &plan.Unit{Name: unit}}
@@ -81,6 +88,32 @@ func Retired(c *model.Cluster, name string, after []plan.ID) []plan.Resource {
 		}
 	}
 	return out
+}
+
+// ActionDetach has Pacemaker stop without stopping what it runs: HAProxy and the VIP stay where they are until the next engine takes the
+// VIP. Stopping it the usual way takes them along, moves the VIP from node to node, and has machines switched off for a stop that fails.
+const ActionDetach = "detach-pacemaker"
+
+// DetachAction is ActionDetach.
+func DetachAction() Action {
+	attribute := []string{"crm_attribute", "--type", "crm_config", "--name", "maintenance-mode"}
+	return Action{
+		Check: func(ctx context.Context, env Env, _ map[string]string) (bool, string, error) {
+			u, err := env.Host.Unit(ctx, model.EnginePacemaker.Units()[0])
+			if err != nil || u.Active != "active" {
+				return err == nil, "", err
+			}
+			out, err := env.Host.Run(ctx, host.Cmd{Args: append(slices.Clone(attribute), "--query", "--quiet", "--default", "false")})
+			if err != nil {
+				return false, "Pacemaker does not answer: " + err.Error(), nil
+			}
+			return strings.TrimSpace(string(out.Stdout)) == "true", "Pacemaker would stop HAProxy and the VIP with itself", nil
+		},
+		Run: func(ctx context.Context, env Env, _ map[string]string) error {
+			_, err := env.Host.Run(ctx, host.Cmd{Args: append(slices.Clone(attribute), "--update", "true")})
+			return err
+		},
+	}
 }
 
 // ActionVIPAnswers waits until the VIP answers.

@@ -15,14 +15,14 @@ func TestCloud(t *testing.T) {
 	must(t, 20*time.Minute, "lab", "up", "--name", labName)
 	cluster := "/var/lib/nines-lab/" + labName + "/cluster.yaml"
 
-	t.Run("healthy", func(t *testing.T) { healthy(t, cluster) })
-	t.Run("second apply changes nothing", func(t *testing.T) { unchanged(t, cluster) })
-	t.Run("every service of OpenStack is up on every node", allUp)
-	t.Run("proved by use", func(t *testing.T) { smoked(t, cluster) })
-	t.Run("no classic queue", noClassicQueue)
-	t.Run("a controller loses its power under use", func(t *testing.T) { cutUnderUse(t, cluster) })
-	t.Run("a daemon is killed", func(t *testing.T) { drilled(t, cluster, "kill-nova-conductor") })
-	t.Run("every service is up again", allUp)
+	part(t, cluster, "healthy", func(t *testing.T) { healthy(t, cluster) })
+	part(t, cluster, "second apply changes nothing", func(t *testing.T) { unchanged(t, cluster) })
+	part(t, cluster, "every service of OpenStack is up on every node", allUp)
+	part(t, cluster, "proved by use", func(t *testing.T) { smoked(t, cluster) })
+	part(t, cluster, "no classic queue", noClassicQueue)
+	part(t, cluster, "a controller loses its power under use", func(t *testing.T) { cutUnderUse(t, cluster) })
+	part(t, cluster, "a daemon is killed", func(t *testing.T) { drilled(t, cluster, "kill-nova-conductor") })
+	part(t, cluster, "every service is up again", allUp)
 
 	must(t, 5*time.Minute, "lab", "down", "--name", labName)
 	gone(t, labName)

@@ -42,29 +42,30 @@ func TestCore(t *testing.T) {
 	must(t, 20*time.Minute, "lab", "up", "--profile", "core", "--name", labName)
 	cluster := "/var/lib/nines-lab/" + labName + "/cluster.yaml"
 
-	t.Run("healthy", func(t *testing.T) { healthy(t, cluster) })
-	t.Run("token through the VIP", func(t *testing.T) {
+	part(t, cluster, "healthy", func(t *testing.T) { healthy(t, cluster) })
+	part(t, cluster, "token through the VIP", func(t *testing.T) {
 		out := must(t, time.Minute, "lab", "exec", "--name", labName, "--", "openstack", "token", "issue", "-f", "value", "-c", "id")
 		if len(strings.TrimSpace(out)) < 100 {
 			t.Errorf("no fernet token: %q", out)
 		}
 	})
-	t.Run("second apply changes nothing", func(t *testing.T) { unchanged(t, cluster) })
-	t.Run("secrets stay secret", func(t *testing.T) { secretsStaySecret(t, cluster) })
-	t.Run("drift is seen and put back", func(t *testing.T) { drift(t, cluster) })
-	t.Run("certificates come to their end", func(t *testing.T) { certificates(t, cluster) })
-	t.Run("fencing", func(t *testing.T) { fencing(t, cluster) })
-	t.Run("cuts", func(t *testing.T) { cuts(t, cluster) })
+	part(t, cluster, "second apply changes nothing", func(t *testing.T) { unchanged(t, cluster) })
+	part(t, cluster, "secrets stay secret", func(t *testing.T) { secretsStaySecret(t, cluster) })
+	part(t, cluster, "drift is seen and put back", func(t *testing.T) { drift(t, cluster) })
+	part(t, cluster, "certificates come to their end", func(t *testing.T) { certificates(t, cluster) })
+	part(t, cluster, "fencing", func(t *testing.T) { fencing(t, cluster) })
+	part(t, cluster, "cuts", func(t *testing.T) { cuts(t, cluster) })
 	for _, name := range drills {
-		t.Run(name, func(t *testing.T) { drilled(t, cluster, name) })
+		part(t, cluster, name, func(t *testing.T) { drilled(t, cluster, name) })
 	}
 	for _, name := range siteDrills {
-		t.Run(name, func(t *testing.T) { drilled(t, cluster, name) })
+		part(t, cluster, name, func(t *testing.T) { drilled(t, cluster, name) })
 	}
-	t.Run("a torn state transfer is begun anew", func(t *testing.T) { tornTransfer(t, cluster) })
-	t.Run("a loss is found", func(t *testing.T) { lossIsFound(t, cluster) })
-	t.Run("agents survive their upgrade", func(t *testing.T) { upgrade(t, cluster) })
-	t.Run("kill -9 of an agent during apply", func(t *testing.T) { killedAgent(t, cluster) })
+	part(t, cluster, "a torn state transfer is begun anew", func(t *testing.T) { tornTransfer(t, cluster) })
+	part(t, cluster, "a loss is found", func(t *testing.T) { lossIsFound(t, cluster) })
+	part(t, cluster, "the VIP under Pacemaker and back", func(t *testing.T) { otherEngine(t, cluster) })
+	part(t, cluster, "agents survive their upgrade", func(t *testing.T) { upgrade(t, cluster) })
+	part(t, cluster, "kill -9 of an agent during apply", func(t *testing.T) { killedAgent(t, cluster) })
 
 	must(t, 5*time.Minute, "lab", "down", "--name", labName)
 	gone(t, labName)
@@ -91,7 +92,7 @@ func drilled(t *testing.T, cluster, name string) {
 			passed++
 			continue
 		}
-		t.Logf("missed: %v", got.Reasons)
+		t.Logf("missed: %v\n%s", got.Reasons, r.stderr)
 		if failed++; failed == 2 {
 			t.Fatalf("two runs of %s missed its limits", name)
 		}

@@ -100,3 +100,28 @@ func footprint(t *testing.T, lab string) map[string]string {
 	}
 	return out
 }
+
+// part runs one part of a test whose parts share a lab. After one that failed it shows the lab, and where that is not whole the test ends:
+// what came after would tell of the same.
+func part(t *testing.T, cluster, name string, f func(t *testing.T)) {
+	t.Helper()
+	if t.Run(name, f) {
+		return
+	}
+	if r := nines(t, time.Minute, "-c", cluster, "status", "--json"); r.code == 0 && decode[status](t, r.stdout).Healthy {
+		return
+	}
+	r := nines(t, time.Minute, "-c", cluster, "status")
+	t.Logf("%s%s", r.stdout, r.stderr)
+	for _, node := range []string{"ctl1", "ctl2", "ctl3"} {
+		r := nines(t, time.Minute, "lab", "ssh", "--name", labName, node, "--", "systemctl --failed --no-legend; systemctl list-jobs --no-legend; journalctl -u nines-agent -n 12 -o cat | cut -c1-300")
+		t.Logf("%s%s", r.stdout, r.stderr)
+		if r.code == 0 {
+			continue
+		}
+		if console, err := exec.Command("tail", "-c", "1500", "/var/lib/nines-lab/"+labName+"/nodes/"+node+"/console.log").Output(); err == nil {
+			t.Logf("the console of %s ends with %q", node, console)
+		}
+	}
+	t.Fatalf("the parts after %q were not run: it left a cluster that is not whole", name)
+}

@@ -54,7 +54,11 @@ func troubles(lab, cluster string) []trouble {
 			must(t, time.Minute, "lab", "power", "--name", lab, "off", "ctl3")
 			return func() {
 				must(t, time.Minute, "lab", "power", "--name", lab, "on", "ctl3")
-				onNode(t, lab, "ctl3", "true")
+				for deadline := time.Now().Add(time.Minute); nines(t, time.Minute, "lab", "ssh", "--name", lab, "ctl3", "--", "true").code != 0; time.Sleep(time.Second) {
+					if time.Now().After(deadline) { // it boots beside other tests
+						t.Fatal("ctl3 does not answer after its power is back")
+					}
+				}
 			}
 		}, []string{"ctl3", "198.18.0.13:22"}},
 		{"changed host key", func(t *testing.T) func() {
@@ -130,7 +134,9 @@ func changedPlan(t *testing.T, cluster string) {
 	if r.code != 2 || hash == "" {
 		t.Fatalf("plan: exit %d, hash %q", r.code, hash)
 	}
-	defer edit(t, cluster, func(text string) string { return strings.Replace(text, "advert: 100ms", "advert: 110ms", 1) })()
+	defer edit(t, cluster, func(text string) string {
+		return strings.Replace(text, "router_id: 51", "router_id: 51\n  advert: 110ms", 1)
+	})()
 	refused(t, []string{"the plan changed since it was shown"}, "-c", cluster, "apply", "--yes", "--plan", hash)
 }
 

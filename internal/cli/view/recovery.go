@@ -115,7 +115,10 @@ func memberRow(n string, r api.Recovery) []string {
 		return []string{n, "not known", "-", "-", "-", strings.ReplaceAll(r.Absent[n], "\n", " ")}
 	}
 	server := string(e.Server)
-	if e.Starting {
+	switch {
+	case e.Founds:
+		server += ", founding"
+	case e.Starting:
 		server += ", starting"
 	}
 	if e.Busy != "" {

@@ -29,6 +29,9 @@
 // peer runs (then Galera's pc.recovery decides) or a running peer has the same
 // cluster UUID. Otherwise the state transfer would overwrite its data.
 //
+// A member whose machine went down while it was in a Primary without a majority of the members does not
+// start by itself at all (asideFile): it may have been founded by hand, and others may have gone on since.
+//
 // # Recovery
 //
 // A cluster whose members are all down, or alive without a Primary, is recovered by the leader (service.Healer, heal.go): the decision who
@@ -66,6 +69,10 @@ const (
 	bootstrapEnv  = model.PathRun + "/galera-new-cluster"
 	// viewFile is the group that the member was in when it ran last (Galera's pc.recovery).
 	viewFile = dataDir + "/gvwstate.dat"
+	// asideFile is one that was not the view of a majority: the first start after a boot takes it out of Galera's reach, and while it is
+	// there only a recovery, or a founding, starts the member. startedMark says that this start has been, until the machine's next boot.
+	asideFile   = viewFile + ".aside"
+	startedMark = model.PathRun + "/galera-started"
 	// transferDir is there from before a state transfer clears the data directory until all of it is in place.
 	transferDir = dataDir + "/.sst"
 

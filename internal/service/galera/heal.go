@@ -39,7 +39,8 @@ type examined struct {
 	Position   *recovery.Position `json:"position,omitempty"`
 	Error      string             `json:"error,omitempty"`
 	// View is the saved view as it was found: clearing takes the file away, not the knowledge.
-	View *recovery.View `json:"view,omitempty"`
+	View  *recovery.View `json:"view,omitempty"`
+	Aside bool           `json:"aside,omitempty"`
 }
 
 // Watch implements service.Healer.
@@ -81,7 +82,12 @@ func (s *Service) Watch(c *model.Cluster, seen map[string]service.Observation, l
 			l.Seqno[name] = n
 		}
 	}
-	if have != nil && have.UUID == l.UUID && have.View == l.View && slices.Equal(have.Members, l.Members) &&
+	for _, n := range c.Controllers() {
+		if seen[n.Name].Facts[factApart] != "" {
+			l.PassedOver = append(l.PassedOver, n.Name)
+		}
+	}
+	if have != nil && have.UUID == l.UUID && have.View == l.View && slices.Equal(have.Members, l.Members) && slices.Equal(have.PassedOver, l.PassedOver) &&
 		(now.Sub(have.At) < lineageEvery || maps.Equal(have.Seqno, l.Seqno)) {
 		return nil, true
 	}
@@ -145,7 +151,7 @@ func (s *Service) evidence(ctx context.Context, env service.Env, epoch int64) (r
 	case found:
 		e.Saved = &g
 	}
-	if e.View, err = readView(env.Host); err != nil {
+	if e.View, e.Aside, err = lastView(env.Host); err != nil {
 		env.Log.Debug("saved view", "err", err) // without it Galera cannot form the group again, and that is all
 	}
 	if e.Empty, e.Torn, err = lookInside(ctx, env.Host); err != nil {
@@ -154,7 +160,7 @@ func (s *Service) evidence(ctx context.Context, env service.Env, epoch int64) (r
 	if x, ok := readExamined(env.Host); ok && e.Server == recovery.Stopped && epoch > 0 && x.Epoch == epoch && x.Invocation == unit.Invocation {
 		e.Recovered, e.RecoveredError = x.Position, x.Error
 		if e.View == nil {
-			e.View = x.View
+			e.View, e.Aside = x.View, x.Aside
 		}
 	}
 	return e, nil
@@ -167,6 +173,7 @@ func (s *Service) serverOf(ctx context.Context, env service.Env, e *recovery.Evi
 		return unit, fmt.Errorf("ask for the state of %s: %w", unitName, err)
 	}
 	e.Starting = unit.Active == "activating"
+	e.Founds = e.Starting && (exists(env.Host, bootstrapMark) || exists(env.Host, bootstrapEnv))
 	ask, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	if st, err := s.server.Status(ask); err == nil {
@@ -245,9 +252,18 @@ func readExamined(h host.Host) (x examined, ok bool) {
 	return x, err == nil && json.Unmarshal(f.Content, &x) == nil
 }
 
-// readView reads gvwstate.dat; nil if there is none, or an empty one, which a power cut leaves.
-func readView(h host.Host) (*recovery.View, error) {
-	f, err := h.ReadFile(viewFile)
+// lastView is the view that the member did not leave cleanly; aside: it was set aside, so that Galera does not form it again.
+func lastView(h host.Host) (v *recovery.View, aside bool, err error) {
+	if v, err = readView(h, viewFile); v != nil || err != nil {
+		return v, false, err
+	}
+	v, err = readView(h, asideFile)
+	return v, v != nil, err
+}
+
+// readView reads a saved view; nil if there is none, or an empty one, which a power cut leaves.
+func readView(h host.Host, path string) (*recovery.View, error) {
+	f, err := h.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -322,7 +338,7 @@ func (s *Service) halt(ctx context.Context, env service.Env, epoch int64, _ map[
 		return fmt.Errorf("ask for the state of %s: %w", unitName, err)
 	}
 	x := examined{Epoch: epoch, Invocation: unit.Invocation}
-	if x.View, err = readView(env.Host); err != nil {
+	if x.View, x.Aside, err = lastView(env.Host); err != nil {
 		env.Log.Debug("saved view", "err", err)
 	}
 	if err := s.examine(ctx, env, &x); err != nil {
@@ -385,7 +401,7 @@ func (s *Service) examine(ctx context.Context, env service.Env, x *examined) err
 
 // keep copies what Galera saved, once in an epoch: the first copy is what was found.
 func keep(ctx context.Context, env service.Env, epoch int64) error {
-	for _, name := range []string{grastateFile, viewFile} {
+	for _, name := range []string{grastateFile, viewFile, asideFile} {
 		kept := filepath.Join(epochs.Dir(epoch), filepath.Base(name))
 		f, err := env.Host.ReadFile(name)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && exists(env.Host, kept) {
@@ -432,7 +448,7 @@ func (s *Service) clear(ctx context.Context, env service.Env, epoch int64, _ map
 	if err := keep(ctx, env, epoch); err != nil {
 		return err
 	}
-	if err := takeAway(env, viewFile, bootstrapMark, bootstrapEnv, loneFile); err != nil {
+	if err := takeAway(env, viewFile, asideFile, bootstrapMark, bootstrapEnv, loneFile); err != nil {
 		return err
 	}
 	f, err := env.Host.ReadFile(grastateFile)
@@ -487,7 +503,7 @@ func (s *Service) foundAgain(ctx context.Context, env service.Env, epoch int64, 
 
 // prepareFounder has Galera agree: it refuses to found where grastate.dat does not say that it is safe.
 func (s *Service) prepareFounder(ctx context.Context, env service.Env, at recovery.Position, renew bool) error {
-	if err := takeAway(env, viewFile, loneFile); err != nil {
+	if err := takeAway(env, viewFile, asideFile, loneFile); err != nil {
 		return err
 	}
 	uuid := at.UUID
@@ -537,7 +553,7 @@ func (s *Service) join(ctx context.Context, env service.Env, epoch int64, args m
 	if err := keep(ctx, env, epoch); err != nil {
 		return err
 	}
-	if err := takeAway(env, viewFile, bootstrapMark); err != nil {
+	if err := takeAway(env, viewFile, asideFile, bootstrapMark); err != nil {
 		return err
 	}
 	switch {

@@ -71,7 +71,7 @@ func TestHaltKeepsEvidenceAndReadsThePosition(t *testing.T) {
 	r := atRestRig(t, "-1", "0")
 	r.host.PutUnit(unitName, host.UnitState{Loaded: true, Active: "activating", Invocation: "one"})
 	r.host.PutFile(host.File{Path: viewFile, Mode: 0o600, Content: []byte(savedView)})
-	if e := r.evidenceIn(t, 4); e.Server != recovery.Silent || !e.Starting || e.Recovered != nil || len(e.View.Members) != 2 {
+	if e := r.evidenceIn(t, 4); e.Server != recovery.Silent || !e.Starting || e.Founds || e.Recovered != nil || len(e.View.Members) != 2 {
 		t.Errorf("before: %+v", e)
 	}
 	if err := r.step(4, recovery.StepHalt); err != nil {
@@ -119,6 +119,20 @@ func TestAStrangersServerIsNoStoppedMember(t *testing.T) {
 	for _, step := range []string{recovery.StepHalt, recovery.StepClear, recovery.StepFound, recovery.StepJoin} {
 		if err := r.step(4, step); err == nil {
 			t.Errorf("%s was done beside a server that nobody knows", step)
+		}
+	}
+}
+
+func TestAStartThatFounds(t *testing.T) {
+	for _, c := range []struct {
+		state, mark string
+		founds      bool
+	}{{"activating", bootstrapMark, true}, {"activating", bootstrapEnv, true}, {"activating", startedMark, false}, {"failed", bootstrapEnv, false}} {
+		r := atRestRig(t, "-1", "0")
+		r.host.PutUnit(unitName, host.UnitState{Loaded: true, Active: c.state})
+		r.host.PutFile(host.File{Path: c.mark, Mode: 0o644})
+		if e := r.evidenceIn(t, 4); e.Founds != c.founds {
+			t.Errorf("%s with %s: %+v", c.state, c.mark, e)
 		}
 	}
 }
@@ -174,7 +188,7 @@ func TestFoundTakesWhatInnoDBSaysAndRenewDropsTheUUID(t *testing.T) {
 
 func TestClearTakesAwayWhatCouldFound(t *testing.T) {
 	r := atRestRig(t, "42", "1")
-	for _, name := range []string{viewFile, bootstrapMark, loneFile} {
+	for _, name := range []string{viewFile, asideFile, bootstrapMark, loneFile} {
 		r.host.PutFile(host.File{Path: name, Mode: 0o600, Content: []byte(savedView)})
 	}
 	if err := errors.Join(r.step(4, recovery.StepHalt), r.step(4, recovery.StepClear), r.step(4, recovery.StepClear)); err != nil {
@@ -183,7 +197,7 @@ func TestClearTakesAwayWhatCouldFound(t *testing.T) {
 	if g, _, _ := readGrastate(r.host); g.SafeToBootstrap || g.Seqno != 42 {
 		t.Errorf("%+v", g)
 	}
-	if exists(r.host, viewFile) || exists(r.host, bootstrapMark) || exists(r.host, loneFile) {
+	if exists(r.host, viewFile) || exists(r.host, asideFile) || exists(r.host, bootstrapMark) || exists(r.host, loneFile) {
 		t.Error("something is left with which it could found")
 	}
 	if e := r.evidenceIn(t, 4); e.View == nil {
@@ -191,6 +205,29 @@ func TestClearTakesAwayWhatCouldFound(t *testing.T) {
 	}
 	if !strings.Contains(r.text(epochs.Dir(4)+"/grastate.dat"), "safe_to_bootstrap: 1") {
 		t.Error("the copy is not what was found")
+	}
+}
+
+// A view that was set aside is known, kept, told of, and keeps an apply from starting the member.
+func TestAMemberThatWasAlone(t *testing.T) {
+	r := atRestRig(t, "-1", "1")
+	r.host.PutFile(host.File{Path: asideFile, Mode: 0o600, Content: []byte(loneView)})
+	r.server.err = errors.New("connection refused")
+	if e := r.evidenceIn(t, 4); e.View == nil || !e.Aside || len(e.View.Members) != 1 {
+		t.Errorf("%+v", e)
+	}
+	o := r.Observe(context.Background(), r.env)
+	if len(o.Conditions) != 1 || o.Conditions[0].Code != "galera-apart" || o.Facts[factApart] == "" {
+		t.Errorf("%+v", o)
+	}
+	if err := r.start(context.Background(), r.env, nil); !errors.Is(err, ErrOtherHistory) {
+		t.Errorf("it was started: %v", err)
+	}
+	if err := errors.Join(r.step(4, recovery.StepHalt), r.step(4, recovery.StepFound)); err != nil {
+		t.Fatal(err)
+	}
+	if exists(r.host, asideFile) || r.text(epochs.Dir(4)+"/gvwstate.dat.aside") != loneView {
+		t.Error("a founder's old view is not kept, or still in its way")
 	}
 }
 
@@ -285,6 +322,11 @@ func TestLineage(t *testing.T) {
 	next, _ := s.Watch(c, seen, first, now.Add(time.Second))
 	if l := parseLineage(next); l == nil || !slices.Equal(l.Members, []string{"ctl1", "ctl2"}) || l.Seqno["ctl3"] != 17 {
 		t.Errorf("a member left: %s", next)
+	}
+	seen["ctl3"] = service.Observation{Facts: map[string]string{factApart: "3 x 1"}}
+	over, _ := s.Watch(c, seen, next, now.Add(2*time.Second))
+	if l := parseLineage(over); l == nil || !slices.Equal(l.PassedOver, []string{"ctl3"}) {
+		t.Errorf("a member stands aside: %s", over)
 	}
 	if l, well := s.Watch(c, map[string]service.Observation{"ctl1": {Facts: map[string]string{"wsrep_cluster_status": "non-Primary"}}}, first, now); l != nil || well {
 		t.Error("no Primary is no well cluster")

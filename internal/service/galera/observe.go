@@ -26,6 +26,9 @@ var shownFacts = []string{
 	"wsrep_local_recv_queue", "wsrep_local_cached_downto",
 }
 
+// factApart is the view that was set aside at the member's start: others that go on meanwhile go on without what it has.
+const factApart = "view_aside"
+
 // Observe reads the member's status over the local socket.
 func (s *Service) Observe(ctx context.Context, env service.Env) service.Observation {
 	st, err := s.server.Status(ctx)
@@ -117,6 +120,16 @@ func (s *Service) down(env service.Env, err error) service.Observation {
 	o := service.Observation{Reason: "MariaDB does not answer: " + short(err)}
 	if g, found, err := readGrastate(env.Host); err == nil && found {
 		o.Facts = map[string]string{"grastate_uuid": g.UUID, "grastate_seqno": strconv.FormatInt(g.Seqno, 10)}
+	}
+	if v, aside, err := lastView(env.Host); err == nil && aside {
+		if o.Facts == nil {
+			o.Facts = map[string]string{}
+		}
+		o.Facts[factApart] = v.ID
+		o.Reason = "the member went down in a Primary that was no majority: it does not start by itself"
+		o.Conditions = []health.Condition{{Code: "galera-apart", Severity: health.Critical, Text: o.Reason + ", because the others may not have what it has",
+			Hint: "if no member serves: 'nines recover galera --explain'; if others do, see 'galera-apart' in docs/operations.md: its data is kept until you decide"}}
+		return o
 	}
 	o.Conditions = []health.Condition{{Code: "galera-down", Follows: "galera", Severity: health.Warning, Text: o.Reason,
 		Hint: "look at 'journalctl -u mariadb' on the node; 'nines apply' starts it"}}

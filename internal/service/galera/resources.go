@@ -41,8 +41,10 @@ type view struct {
 	CA, Cert, Key, TLSGroup                             string
 	BootstrapMark, BootstrapEnv, ViewFile, StateFile    string
 	TransferDir, DataDir, Lost                          string
+	RunDir, StartedMark, AsideFile                      string
+	Bootstrapped, Formed                                string
 	ConfigPath                                          string
-	Port, MaxConnections                                int
+	Port, MaxConnections, Size                          int
 }
 
 // Resources declares the members: packages, files, units that start one after the other,
@@ -228,7 +230,9 @@ func viewOf(c *model.Cluster, n model.Node) view {
 		CA: model.PathCA, Cert: model.PathCert, Key: model.PathKey, TLSGroup: model.GroupTLS,
 		BootstrapMark: bootstrapMark, BootstrapEnv: bootstrapEnv,
 		ViewFile: viewFile, StateFile: grastateFile, TransferDir: transferDir, DataDir: dataDir, Lost: lostPattern, ConfigPath: configPath,
-		Port: model.PortMariaDB, MaxConnections: maxConnections,
+		RunDir: model.PathRun, StartedMark: startedMark, AsideFile: asideFile,
+		Bootstrapped: BootstrappedFile, Formed: FormedFile,
+		Port: model.PortMariaDB, MaxConnections: maxConnections, Size: len(nodes),
 	}
 }
 

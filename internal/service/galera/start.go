@@ -41,6 +41,10 @@ func (s *Service) start(ctx context.Context, env service.Env, args map[string]st
 	if err != nil {
 		return err
 	}
+	if !found && exists(env.Host, asideFile) {
+		return fmt.Errorf("%w: when its machine went down it was in a Primary that was no majority (%s), and nothing says that the others have what it has; look at 'nines status'",
+			ErrOtherHistory, asideFile)
+	}
 	if found {
 		env.Log.Info("founding the Galera cluster", "node", env.Node.Name)
 		if err := noteFounding(ctx, env); err != nil {

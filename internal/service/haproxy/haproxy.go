@@ -177,6 +177,7 @@ type listenerView struct {
 	VIP, Idle string
 	Shared    bool // the table of the writer is shared among peers
 	Fall      int  // failed checks until a server is down
+	Inter     string
 	Servers   []serverView
 }
 
@@ -201,7 +202,8 @@ func newView(c *model.Cluster, n model.Node, ls []service.Listener, password str
 		servers = append(servers, serverView{Name: m.Name, Address: a, CA: model.PathCA, HealthPort: model.PortHealth})
 	}
 	for _, l := range ls {
-		lv := listenerView{Listener: l, VIP: c.VIP.Address.Addr().String(), Servers: servers, Shared: len(v.Peers) > 1, Fall: t.Fall + 2}
+		lv := listenerView{Listener: l, VIP: c.VIP.Address.Addr().String(), Servers: servers, Shared: len(v.Peers) > 1, Fall: t.Fall + 2,
+			Inter: millis(max(t.Inter/2, t.FastInter))}
 		switch {
 		case l.IdleTimeout > 0:
 			lv.Idle = millis(l.IdleTimeout)

@@ -57,6 +57,7 @@ func (*Service) Judge(c *model.Cluster, seen map[string]service.Observation) []h
 func (s *Service) Actions() map[string]service.Action {
 	return map[string]service.Action{
 		actionInterface:          {Check: interfaceKnown, Run: findInterface},
+		service.ActionDetach:     service.DetachAction(),
 		service.ActionVIPAnswers: service.AnswersAction(s.listeners),
 	}
 }

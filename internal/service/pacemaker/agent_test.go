@@ -8,6 +8,26 @@ import (
 	"testing"
 )
 
+// runAgent runs an agent with the programs that stand in for the real ones, and returns its exit code.
+func runAgent(t *testing.T, dir string, script []byte, verb string, programs map[string]string) int {
+	t.Helper()
+	programs["agent"] = string(script)
+	programs["ocf-shellfuncs"] = "OCF_SUCCESS=0 OCF_ERR_GENERIC=1 OCF_ERR_UNIMPLEMENTED=3 OCF_NOT_RUNNING=7 HA_RSCTMP=" + dir + "\nocf_log() { :; }\n"
+	for name, content := range programs {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("sh", filepath.Join(dir, "agent"), verb)
+	cmd.Env = []string{"OCF_FUNCTIONS_DIR=" + dir, "PATH=" + dir + ":/usr/bin:/bin"}
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode()
+}
+
 // The agent is the real one; systemd and HAProxy are not.
 func TestAgent(t *testing.T) {
 	const success, generic, notRunning = 0, 1, 7
@@ -35,13 +55,6 @@ func TestAgent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			put := func(name, content string) {
-				if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o755); err != nil {
-					t.Fatal(err)
-				}
-			}
-			put("agent", string(script))
-			put("ocf-shellfuncs", "OCF_SUCCESS=0 OCF_ERR_GENERIC=1 OCF_ERR_UNIMPLEMENTED=3 OCF_NOT_RUNNING=7\nocf_log() { :; }\n")
 			active, answer := "exit 3", "exit 1"
 			if tc.running {
 				active = "exit 0"
@@ -49,18 +62,60 @@ func TestAgent(t *testing.T) {
 			if tc.answers {
 				answer = "echo 'Pid: 1'"
 			}
-			put("systemctl", "#!/bin/sh\ncase \"$*\" in *is-active*) "+active+" ;; is-system-running) echo "+tc.state+" ;; *) echo \"$*\" >>"+dir+"/calls ;; esac\n")
-			put("socat", "#!/bin/sh\ncat >/dev/null\n"+answer+"\n")
-			cmd := exec.Command("sh", filepath.Join(dir, "agent"), tc.verb)
-			cmd.Env = []string{"OCF_FUNCTIONS_DIR=" + dir, "PATH=" + dir + ":/usr/bin:/bin"}
-			err := cmd.Run()
-			var exit *exec.ExitError
-			if err != nil && !errors.As(err, &exit) {
-				t.Fatal(err)
-			}
+			code := runAgent(t, dir, script, tc.verb, map[string]string{
+				"systemctl": "#!/bin/sh\ncase \"$*\" in *is-active*) " + active + " ;; is-system-running) echo " + tc.state + " ;; *) echo \"$*\" >>" + dir + "/calls ;; esac\n",
+				"socat":     "#!/bin/sh\ncat >/dev/null\n" + answer + "\n"})
 			calls, _ := os.ReadFile(filepath.Join(dir, "calls")) // none: it called nothing
-			if code := cmd.ProcessState.ExitCode(); code != tc.code || string(calls) != tc.calls {
+			if code != tc.code || string(calls) != tc.calls {
 				t.Errorf("exit code %d, want %d; it called %q, want %q", code, tc.code, calls, tc.calls)
+			}
+		})
+	}
+}
+
+// The agent is the real one; the network and Pacemaker are not.
+func TestReach(t *testing.T) {
+	const success, generic, notRunning = 0, 1, 7
+	c := cluster(false)
+	script, err := render("reach.ocf", newReachView(c, c.Nodes[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		verb    string
+		started bool
+		reached bool
+		refuses bool // Pacemaker
+		told    string
+		code    int
+	}{
+		"start":              {"start", false, true, false, "--name reach --update 1\n", success},
+		"not started":        {"monitor", false, true, false, "", notRunning},
+		"somebody answers":   {"monitor", true, true, false, "--name reach --update 1\n", success},
+		"nobody answers":     {"monitor", true, false, false, "--name reach --update 0\n", success},
+		"nobody to tell":     {"monitor", true, true, true, "--name reach --update 1\n", generic},
+		"stop":               {"stop", true, false, false, "--name reach --delete\n", success},
+		"what it cannot do":  {"promote", true, false, false, "", 3},
+		"what it is":         {"meta-data", false, false, false, "", success},
+		"nothing to be said": {"validate-all", false, false, false, "", success},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			programs := map[string]string{"fping": "#!/bin/sh\nexit 1\n", "attrd_updater": "#!/bin/sh\necho \"$*\" >>" + dir + "/told\n"}
+			if tc.reached { // its own address is not one of those asked
+				programs["fping"] = "#!/bin/sh\ncase \"$*\" in *' 198.18.0.12 198.18.0.13') exit 0 ;; esac\nexit 1\n"
+			}
+			if tc.refuses {
+				programs["attrd_updater"] += "exit 102\n"
+			}
+			if tc.started {
+				programs["nines-reach"] = ""
+			}
+			code := runAgent(t, dir, script, tc.verb, programs)
+			told, _ := os.ReadFile(filepath.Join(dir, "told")) // none: it told nothing
+			if code != tc.code || string(told) != tc.told {
+				t.Errorf("exit code %d, want %d; it told %q, want %q", code, tc.code, told, tc.told)
 			}
 		})
 	}

@@ -220,3 +220,25 @@ func TestResourcesFormAPlan(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Whoever was switched off is told, with the time, and only by nodes that take part in the majority.
+func TestFenced(t *testing.T) {
+	text, err := os.ReadFile("testdata/crm_mon-whole.xml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := func(target, action, status, at string) string {
+		return `<fence_event action="` + action + `" target="` + target + `" client="pacemaker-controld.9" origin="ctl1" status="` + status + `" delegate="ctl1" completed="` + at + `"/>`
+	}
+	h := running(t, "crm_mon-whole.xml")
+	h.Answer("crm_mon", strings.Replace(string(text), "</pacemaker-result>", `<fence_history status="0">`+
+		event("ctl3", "off", "success", "2026-11-28 19:30:00.250000Z")+event("ctl3", "off", "success", "2026-11-28 18:30:00.000000Z")+
+		event("ctl2", "off", "success", "2026-11-28 20:30:00.000000 +01:00")+event("ctl1", "off", "failed", "2026-11-28 19:30:00.000000Z")+
+		event("ctl1", "reboot", "success", "2026-11-28 19:30:00.000000Z")+`</fence_history></pacemaker-result>`, 1), 0)
+	o := observe(t, h)
+	got := New(nil).Fenced(map[string]service.Observation{"ctl1": o, "ctl2": {}, "ctl3": {Facts: map[string]string{factFenced: "ctl1 2026-11-28T19:40:00Z"}}})
+	at := time.Date(2026, 11, 28, 19, 30, 0, 0, time.UTC)
+	if len(got) != 2 || !got["ctl2"].Equal(at) || !got["ctl3"].Equal(at.Add(250*time.Millisecond)) {
+		t.Errorf("%v of %q", got, o.Facts[factFenced])
+	}
+}

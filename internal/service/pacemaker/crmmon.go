@@ -4,12 +4,13 @@ import (
 	"context"
 	"encoding/xml"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
-
-	"nines/internal/service"
+	"time"
 
 	"nines/internal/host"
+	"nines/internal/service"
 )
 
 // picture is the cluster as this node's Pacemaker sees it: crm_mon's report.
@@ -25,6 +26,40 @@ type picture struct {
 	Single   []resourceState `xml:"resources>resource"`
 	Cloned   []resourceState `xml:"resources>clone>resource"`
 	Failures []failure       `xml:"failures>failure"`
+	Fencing  []fencing       `xml:"fence_history>fence_event"`
+}
+
+// fencing is one time that a machine's power was taken away, or should have been.
+type fencing struct {
+	Target    string `xml:"target,attr"`
+	Action    string `xml:"action,attr"`
+	Status    string `xml:"status,attr"`
+	Completed string `xml:"completed,attr"`
+}
+
+// done is when it was switched off; false: it was not.
+func (f fencing) done() (time.Time, bool) {
+	if f.Action != "off" || f.Status != "success" {
+		return time.Time{}, false
+	}
+	// "2026-11-28 19:30:00.123456Z", elsewhere "... 19:30:00.123456 +01:00".
+	at, err := time.Parse("2006-01-02 15:04:05Z07:00", strings.NewReplacer(" +", "+", " -", "-").Replace(f.Completed))
+	return at, err == nil
+}
+
+// fenced lists who was switched off and when, the last time each: "ctl3 2026-11-28T19:30:00.123456Z".
+func (p picture) fenced() []string {
+	last := map[string]time.Time{}
+	for _, f := range p.Fencing {
+		if at, ok := f.done(); ok && at.After(last[f.Target]) {
+			last[f.Target] = at
+		}
+	}
+	var out []string
+	for _, node := range slices.Sorted(maps.Keys(last)) {
+		out = append(out, node+" "+last[node].UTC().Format(time.RFC3339Nano))
+	}
+	return out
 }
 
 type nodeState struct {

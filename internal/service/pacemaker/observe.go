@@ -28,6 +28,7 @@ const (
 	factFailed = "failed"  // "vip on ctl1: not running; ..."
 	factOff    = "off"     // nodes that must be fenced and are not yet
 	factHeld   = "held"    // nodes that somebody has set aside
+	factFenced = "fenced"  // who was switched off, and when: "ctl3 2026-11-28T19:30:00Z; ..."
 )
 
 // Observe implements service.Observer. A node serves while it takes part in the majority, holder of the VIP or not.
@@ -122,6 +123,7 @@ func (p picture) facts(out map[string]string) {
 		}
 	}
 	out[factOff], out[factHeld] = strings.Join(off, " "), strings.Join(held, " ")
+	out[factFenced] = strings.Join(p.fenced(), "; ")
 	maps.DeleteFunc(out, func(_, v string) bool { return v == "" })
 }
 
@@ -149,6 +151,28 @@ func (*Service) Judge(c *model.Cluster, seen map[string]service.Observation) []h
 	for _, name := range strings.Fields(whole[factHeld]) {
 		out = append(out, health.Condition{Code: "pacemaker-held", Severity: health.Notice, Node: name,
 			Text: "set aside (standby or maintenance): it runs neither HAProxy nor the VIP", Hint: "'crm_standby --node " + name + " --delete' on a controller, when that is over"})
+	}
+	return out
+}
+
+// Fenced implements service.Fencer. Only the side with the majority has taken power away. What is about to be fenced anew is left out.
+func (*Service) Fenced(seen map[string]service.Observation) map[string]time.Time {
+	out := map[string]time.Time{}
+	for _, o := range seen {
+		if !o.Serving || o.Facts[factFenced] == "" {
+			continue
+		}
+		for _, f := range strings.Split(o.Facts[factFenced], "; ") {
+			node, text, _ := strings.Cut(f, " ")
+			if at, err := time.Parse(time.RFC3339Nano, text); err == nil && at.After(out[node]) {
+				out[node] = at
+			}
+		}
+	}
+	for _, o := range seen {
+		for _, name := range strings.Fields(o.Facts[factOff]) {
+			delete(out, name)
+		}
 	}
 	return out
 }

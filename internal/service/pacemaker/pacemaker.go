@@ -40,6 +40,7 @@ const (
 	pathConfig = "/etc/corosync/corosync.conf"
 	pathKey    = "/etc/corosync/authkey"
 	pathAgent  = "/usr/lib/ocf/resource.d/nines/haproxy"
+	pathReach  = "/usr/lib/ocf/resource.d/nines/reach"
 	pathCIB    = model.PathConfig + "/cib.xml"
 	// dirFence holds the BMCs' passwords, one file each.
 	dirFence = model.PathConfig + "/fence/"
@@ -54,8 +55,14 @@ const (
 	proxySocket = "/run/haproxy/admin.sock"
 )
 
+// attributeReach is the node attribute that says whether another controller is reached.
+const attributeReach = "reach"
+
 // token is how long Corosync waits for its token; see templates/corosync.conf.tmpl.
 const token = 600 * time.Millisecond
+
+// settle is how long Pacemaker waits for the rest of a change before it decides; see templates/cib.xml.tmpl.
+const settle = 100 * time.Millisecond
 
 //go:embed templates/*.tmpl
 var templateFS embed.FS
@@ -153,7 +160,7 @@ func node(c *model.Cluster, n model.Node, key []byte, s secret.Source) ([]plan.R
 	}
 	rendered := map[string][]byte{}
 	for name, v := range map[string]any{"corosync.conf": newTotem(c), "corosync.unit.conf": nil, "pacemaker.unit.conf": nil, "haproxy.unit.conf": nil,
-		"haproxy.ocf": map[string]string{"Unit": proxyUnit, "Socket": proxySocket}} {
+		"reach.ocf": newReachView(c, n), "haproxy.ocf": map[string]string{"Unit": proxyUnit, "Socket": proxySocket}} {
 		var err error
 		if rendered[name], err = render(name, v); err != nil {
 			return nil, err
@@ -166,7 +173,8 @@ func node(c *model.Cluster, n model.Node, key []byte, s secret.Source) ([]plan.R
 	dropin := file("corosync.unit.conf", "/etc/systemd/system/"+UnitCorosync+".d/nines.conf", 0o644, rendered["corosync.unit.conf"])
 	dropinPacemaker := file("pacemaker.unit.conf", "/etc/systemd/system/"+Unit+".d/nines.conf", 0o644, rendered["pacemaker.unit.conf"])
 	agent := file("haproxy.ocf", pathAgent, 0o755, rendered["haproxy.ocf"], "sh", "-n", "{}")
-	wait := []plan.ID{agent, file("haproxy.unit.conf", "/etc/systemd/system/"+proxyUnit+".d/pacemaker.conf", 0o644, rendered["haproxy.unit.conf"])}
+	reach := file("reach.ocf", pathReach, 0o755, rendered["reach.ocf"], "sh", "-n", "{}")
+	wait := []plan.ID{agent, reach, file("haproxy.unit.conf", "/etc/systemd/system/"+proxyUnit+".d/pacemaker.conf", 0o644, rendered["haproxy.unit.conf"])}
 	for _, d := range devices(c) {
 		password, err := s.Get(d.secret)
 		if err != nil {
@@ -256,19 +264,30 @@ func fixed(c *model.Cluster) []string {
 }
 
 type cibView struct {
-	Fences  bool
-	VIP     netip.Prefix
-	Reach   string
-	Devices []device
+	Fences    bool
+	Settle    string
+	VIP       netip.Prefix
+	Attribute string
+	Devices   []device
 }
 
 func newCIBView(c *model.Cluster) cibView {
-	v := cibView{Fences: c.Fences(), VIP: c.VIP.Address, Devices: devices(c)}
-	var reach []string
-	for _, n := range c.Controllers() {
-		reach = append(reach, n.Addresses[c.VIP.Network].String())
+	return cibView{Fences: c.Fences(), Settle: fmt.Sprintf("%dms", settle.Milliseconds()), VIP: c.VIP.Address, Attribute: attributeReach,
+		Devices: devices(c)}
+}
+
+type reachView struct {
+	Attribute string
+	Others    []netip.Addr
+}
+
+func newReachView(c *model.Cluster, n model.Node) reachView {
+	v := reachView{Attribute: attributeReach}
+	for _, m := range c.Controllers() {
+		if m.Name != n.Name {
+			v.Others = append(v.Others, m.Addresses[c.VIP.Network])
+		}
 	}
-	v.Reach = strings.Join(reach, " ")
 	return v
 }
 
@@ -297,7 +316,9 @@ func devices(c *model.Cluster) []device {
 		d := device{Node: n.Name, Agent: "fence_redfish", secret: n.BMCPassword()}
 		d.Params = []param{{"ip", at.Addr().String()}, {"ipport", strconv.Itoa(int(at.Port()))}, {"username", n.BMC.User},
 			// The agent runs it to get the password, so that it stands in no argument and not in the CIB.
-			{"password_script", "cat " + d.passwordFile()}}
+			{"password_script", "cat " + d.passwordFile()},
+			// Between two questions whether it is off: a whole second by default. A BMC's answer takes long enough.
+			{"stonith_status_sleep", "0"}}
 		if n.BMC.Protocol == model.IPMI {
 			d.Agent = "fence_ipmilan"
 			d.Params = append(d.Params, param{"lanplus", "1"})

@@ -8,9 +8,7 @@
 package recovery
 
 import (
-	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -62,6 +60,8 @@ type Evidence struct {
 	Server Server `json:"server"`
 	// Starting: its unit has not become ready since it was started. Such a server serves nobody.
 	Starting bool `json:"starting,omitempty"`
+	// Founds: the start under way makes a new cluster.
+	Founds bool `json:"founds,omitempty"`
 	Synced   bool `json:"synced,omitempty"`
 	// Size is of the component that a running server is in, Live its position.
 	Size int      `json:"size,omitempty"`
@@ -70,6 +70,8 @@ type Evidence struct {
 	Saved      *Saved `json:"saved,omitempty"`
 	SavedError string `json:"saved_error,omitempty"`
 	View       *View  `json:"view,omitempty"`
+	// Aside: the view was not that of a majority, and was set aside when the member started: Galera does not form it again.
+	Aside bool `json:"aside,omitempty"`
 	// Empty: there is no database in the data directory.
 	Empty bool `json:"empty,omitempty"`
 	// Torn: a state transfer into it was not completed.
@@ -92,6 +94,8 @@ type Lineage struct {
 	Members []string         `json:"members"` // of the last Primary seen, sorted
 	Seqno   map[string]int64 `json:"seqno"`   // last committed, by member
 	At      time.Time        `json:"at"`
+	// PassedOver are members that were in a small Primary of their own before, and not started since.
+	PassedOver []string `json:"passed_over,omitempty"`
 }
 
 // Case is all that a decision is made of.
@@ -315,7 +319,8 @@ func (c Case) incomplete() (Decision, bool) {
 			Hint:   "look at it there: 'systemctl status mariadb'; if it does not come back, 'systemctl kill --signal=KILL mariadb' ends it"}, true
 	}
 	missing := c.absent()
-	if len(missing) == 0 || c.Choice != "" {
+	// A person answers for those that are missing when the choice is made, not for one that stops answering once there is a Primary, which it may be in.
+	if len(missing) == 0 || c.Choice != "" && !c.Settled {
 		return Decision{}, false
 	}
 	if _, why := c.enough(); why != "" || c.leavesBehind() {
@@ -411,7 +416,7 @@ func (c Case) stillRunning() (Decision, bool) {
 		e := c.Evidence[name]
 		class, _ := Classify(e)
 		switch {
-		case c.Epoch > 0 && e.Founded == c.Epoch && e.Starting && c.Waited < patienceFounder:
+		case c.Epoch > 0 && e.Founded == c.Epoch && e.Starting && c.Waited < founderPatience(e):
 			founding = name
 		case class == ClassAlive:
 			alive = append(alive, name)
@@ -444,7 +449,7 @@ func (c Case) patience(running, alive []string) (Decision, bool) {
 		return Decision{}, false
 	case len(c.majority()) > 0:
 		limit, why = patienceBoot, strings.Join(c.majority(), ", ")+" have just lost the Primary"
-	case len(group) > 0 && allIn(group, append(slices.Clone(running), alive...)):
+	case len(group) > 0 && !c.aside(group) && allIn(group, append(slices.Clone(running), alive...)):
 		limit, why = patienceSelf, "the saved views of "+strings.Join(group, ", ")+" are the same and complete: Galera can form the Primary again"
 	case len(alive) > 0:
 		limit, why = patienceAlive, strings.Join(alive, ", ")+" is alive: it may find the others again"
@@ -456,6 +461,10 @@ func (c Case) patience(running, alive []string) (Decision, bool) {
 		Reason: fmt.Sprintf("%s; nothing is touched for %s more", why, (limit - c.Waited).Round(time.Second))}, true
 }
 
+func (c Case) aside(group []string) bool {
+	return slices.ContainsFunc(group, func(m string) bool { return c.Evidence[m].Aside })
+}
+
 func allIn(group, set []string) bool {
 	for _, g := range group {
 		if !slices.Contains(set, g) {
@@ -463,6 +472,21 @@ func allIn(group, set []string) bool {
 		}
 	}
 	return true
+}
+
+// founderPatience is for how long a founder that starts is taken to be founding. It begins without a saved view: one that has such has been in a
+// Primary since, and may only form that again; one whose view was set aside does not start. One that was killed and started anew, by systemd or
+// by a person, waits for a Primary like any other.
+func founderPatience(e Evidence) time.Duration {
+	switch {
+	case e.Aside:
+		return 0
+	case e.View != nil:
+		return patienceSelf
+	case e.Founds:
+		return patienceFounder
+	}
+	return 0
 }
 
 // foundingBroke asks for a new epoch once the one founding of this one was used.
@@ -497,11 +521,14 @@ func (c Case) chosen() Decision {
 	}
 	d := Decision{Diagnosis: Chosen, Act: Found, Node: c.Choice, Reason: "a person chose it; it stands at " + p.String()}
 	var behind []string
+	strayed := c.apartFrom(c.Choice, p.UUID)
 	for _, m := range c.Members {
 		if m == c.Choice {
 			continue
 		}
-		if text := c.loses(m, p); text != "" {
+		if slices.Contains(strayed, m) {
+			behind = append(behind, m+" (another history of the same cluster)")
+		} else if text := c.loses(m, p); text != "" {
 			behind = append(behind, text)
 		}
 	}
@@ -555,6 +582,9 @@ func (c Case) choose() Decision {
 	group, d, ok := c.group(copies)
 	if !ok {
 		return d
+	}
+	if sides := c.apart(copies, group, c.pinned()); len(sides) > 0 {
+		return split(sides, sides[0][0].name+" went down in a Primary of its own that no record knows, and the others in another one: each may have acknowledged writes that the other has not")
 	}
 	var sources []copyOf
 	var best, suspect copyOf
@@ -651,72 +681,6 @@ func (c Case) copies() []copyOf {
 		out = append(out, x)
 	}
 	return out
-}
-
-// group is the one UUID whose copies count.
-func (c Case) group(copies []copyOf) (uuid string, d Decision, ok bool) {
-	names := map[string][]string{}
-	for _, x := range copies {
-		if !x.at.None() {
-			names[x.at.UUID] = append(names[x.at.UUID], x.name)
-		}
-	}
-	uuids := slices.Sorted(maps.Keys(names))
-	switch {
-	case len(uuids) == 1:
-		return uuids[0], Decision{}, true
-	case len(uuids) == 0:
-		for _, x := range copies {
-			if x.class == ClassSuspect {
-				return "", c.suspicious(x, copyOf{}), false
-			}
-		}
-		return "", Decision{Diagnosis: AllEmpty, Act: Ask, Reason: "no member has a database", Hint: "restore a backup"}, false
-	case c.Lineage == nil || len(names[c.Lineage.UUID]) == 0:
-		return "", split(copies, uuids, "no record says which one lives"), false
-	}
-	if strayed := c.strayed(copies); len(strayed) > 0 {
-		return "", split(copies, uuids, strings.Join(strayed, ", ")+" was in the last Primary on record, of "+c.Lineage.UUID+
-			", and has another history now: it may have acknowledged writes in the old one that nobody else has, and in the new one"), false
-	}
-	return c.Lineage.UUID, Decision{}, true
-}
-
-// strayed are the members of the last Primary on record whose data belongs to another cluster now. How far they were in the recorded one cannot
-// be told any more.
-func (c Case) strayed(copies []copyOf) []string {
-	var out []string
-	for _, x := range copies {
-		if slices.Contains(c.Lineage.Members, x.name) && !x.at.None() && x.at.UUID != c.Lineage.UUID {
-			out = append(out, x.name)
-		}
-	}
-	return out
-}
-
-// split leaves it to a person which of several histories lives, and says who goes first in each.
-func split(copies []copyOf, uuids []string, why string) Decision {
-	d := Decision{Diagnosis: SplitHistory, Act: Ask}
-	var told, hints []string
-	for _, u := range uuids {
-		var have []copyOf
-		var choice service.Choice
-		for _, x := range copies {
-			if x.at.UUID == u {
-				have = append(have, x)
-				choice.Members = append(choice.Members, x.name)
-			}
-		}
-		best := first(have, slices.MaxFunc(have, func(a, b copyOf) int { return cmp.Compare(a.at.Seqno, b.at.Seqno) }).at.Seqno, "")
-		choice.Node, choice.Data = best.name, best.at.String()
-		d.Choices = append(d.Choices, choice)
-		members := strings.Join(choice.Members, ", ")
-		told = append(told, members+": "+choice.Data)
-		hints = append(hints, "'nines recover galera --choose "+best.name+"' goes on with what "+members+" has")
-	}
-	d.Reason = "the members' data belongs to different clusters (" + strings.Join(told, "; ") + "); " + why
-	d.Hint = "decide which one lives: " + strings.Join(hints, ", ") + "; the other is kept on its nodes ('--explain' shows all that is known)"
-	return d
 }
 
 func (c Case) suspicious(x, best copyOf) Decision {

@@ -61,6 +61,13 @@ func waiting(mine string, group ...string) Evidence {
 	return e
 }
 
+// went is a member that went down in that view.
+func went(e Evidence, view string, members ...string) Evidence {
+	e.View = &View{Mine: members[0], ID: view, Members: members}
+	e.Aside = 2*len(members) <= len(names)
+	return e
+}
+
 func frozen() Evidence { return Evidence{Server: Silent} }
 
 func with(e Evidence, change func(*Evidence)) Evidence {
@@ -149,6 +156,23 @@ func TestDecide(t *testing.T) {
 			SplitHistory, Ask, "", "c1 was in the last Primary on record"},
 		{"of two histories a person chooses the one on record", Case{Evidence: three(ofB(crashed(99)), crashed(9), crashed(8)), Lineage: all, Epoch: 1, Choice: "c2"},
 			Chosen, Found, "c2", "c1 (another cluster"},
+		{"one went down in a Primary of its own, beside the others' and of one UUID", Case{Evidence: three(crashed(9), went(crashed(10), "own", "c2"), crashed(8)), Lineage: all, Epoch: 1},
+			AllCrashed, Found, "c2", ""}, // nothing shows that the others did not leave it
+		{"the same, and the others went down together", Case{Evidence: three(went(crashed(9), "v", "c1", "c2", "c3"), went(crashed(10), "own", "c2"), went(crashed(8), "v", "c1", "c2", "c3")), Lineage: all, Epoch: 1},
+			SplitHistory, Ask, "", "c2 went down in a Primary of its own"},
+		{"it was alone with right: the record says so", Case{Evidence: three(went(crashed(9), "v", "c1", "c2", "c3"), went(crashed(10), "own", "c2"), went(crashed(8), "v", "c1", "c2", "c3")), Lineage: record("c2"), Epoch: 1},
+			AllCrashed, Found, "c2", ""},
+		{"it was alone with right: it was told to found", Case{Evidence: three(went(crashed(9), "v", "c1", "c2", "c3"), went(crashed(10), "own", "c2"), went(crashed(8), "v", "c1", "c2", "c3")), Lineage: all, Epoch: 2, Pinned: "c2"},
+			AllCrashed, Found, "c2", ""},
+		{"others were seen to go on beside it", Case{Evidence: three(crashed(9), went(crashed(10), "own", "c2"), crashed(8)), Epoch: 1,
+			Lineage: &Lineage{UUID: uuidA, Members: []string{"c1", "c3"}, PassedOver: []string{"c2"}}}, SplitHistory, Ask, "", "c2 went down"},
+		{"a person chooses between two histories of one UUID", Case{Evidence: three(went(crashed(9), "v", "c1", "c2", "c3"), went(crashed(10), "own", "c2"), went(crashed(8), "v", "c1", "c2", "c3")),
+			Lineage: all, Epoch: 1, Choice: "c2"}, Chosen, Found, "c2", "c1 (another history of the same cluster)"},
+		{"no founder is waited for that does not start by itself", Case{Evidence: three(crashed(9), with(waiting("2", "2"), func(e *Evidence) { e.Founded, e.Aside = 4, true }), crashed(8)), Lineage: all, Epoch: 4, Founder: "c2"},
+			Unexamined, Halt, "", "c2"},
+		{"nor for long one that was in a Primary since", Case{Evidence: three(crashed(9), with(waiting("2", "2"), func(e *Evidence) { e.Founded = 4 }), crashed(8)), Lineage: all, Epoch: 4, Founder: "c2", Waited: later},
+			Unexamined, Halt, "", "c2"},
+		{"a choice is no word about who goes away later", Case{Evidence: without(three(empty(), crashed(9), crashed(9)), "c1"), Lineage: all, Epoch: 4, Choice: "c2", Settled: true}, MemberMissing, Wait, "", "c1"},
 		{"alive without a Primary, the others are just away", Case{Evidence: three(alive(9, 1), waiting("2"), waiting("3")), Lineage: all, Waited: 20 * time.Second}, SelfHealing, Wait, "", ""},
 		{"alive without a Primary, and nothing comes", Case{Evidence: three(alive(9, 3), waiting("2"), waiting("3")), Lineage: all, Waited: later}, Unexamined, Halt, "", "c2, c3"},
 		{"alive and the most advanced", Case{Evidence: three(alive(9, 1), crashed(9), crashed(8)), Lineage: all, Epoch: 1, Waited: later}, AliveAhead, Promote, "c1", ""},
@@ -161,7 +185,9 @@ func TestDecide(t *testing.T) {
 		{"two hear each other, and were not most of the last Primary", Case{Evidence: three(alive(8, 1), alive(9, 2), alive(9, 2)), Lineage: record("c1"), Waited: later}, Partitioned, Wait, "", ""},
 		{"the founding of this epoch is used up", Case{Evidence: three(crashed(9), with(crashed(9), func(e *Evidence) { e.Founded = 4 }), crashed(8)), Lineage: all, Epoch: 4, Founder: "c2"},
 			FoundingBroke, NewEpoch, "c2", ""},
-		{"the founder is still starting", Case{Evidence: three(crashed(9), with(waiting("2"), func(e *Evidence) { e.Founded = 4 }), crashed(8)), Lineage: all, Epoch: 4, Founder: "c2"}, Working, Wait, "", "c2"},
+		{"the founder is still starting", Case{Evidence: three(crashed(9), with(waiting("2"), func(e *Evidence) { e.Founded, e.Founds = 4, true }), crashed(8)), Lineage: all, Epoch: 4, Founder: "c2"}, Working, Wait, "", "c2"},
+		{"nor one that was started anew, without founding", Case{Evidence: three(crashed(9), with(waiting("2"), func(e *Evidence) { e.Founded = 4 }), crashed(8)), Lineage: all, Epoch: 4, Founder: "c2"},
+			Unexamined, Halt, "", "c2"},
 		{"the next epoch is bound to the last founder", Case{Evidence: three(crashed(9), crashed(9), crashed(8)), Lineage: all, Epoch: 5, Pinned: "c2"}, AllCrashed, Found, "c2", ""},
 		{"but not if it is behind", Case{Evidence: three(crashed(10), crashed(9), crashed(8)), Lineage: all, Epoch: 5, Pinned: "c2"}, FounderBehind, Ask, "c2", ""},
 		{"a founder that never founded and fell behind", Case{Evidence: three(crashed(10), crashed(9), crashed(8)), Lineage: all, Epoch: 5, Founder: "c2"}, FounderBehind, NewEpoch, "c2", "has not"},
@@ -204,7 +230,7 @@ func anyEvidence(t *rapid.T) Evidence {
 	uuid := rapid.SampledFrom([]string{uuidA, uuidA, uuidA, uuidB, ZeroUUID})
 	e := Evidence{
 		Server:   rapid.SampledFrom([]Server{Stopped, Stopped, Stopped, Stopped, NonPrimary, Silent, Primary}).Draw(t, "server"),
-		Starting: rapid.Bool().Draw(t, "starting"), Size: rapid.IntRange(1, 3).Draw(t, "size"), Live: *at(uuid.Draw(t, "live"), seqno.Draw(t, "live at")),
+		Starting: rapid.Bool().Draw(t, "starting"), Founds: rapid.Bool().Draw(t, "founds"), Size: rapid.IntRange(1, 3).Draw(t, "size"), Live: *at(uuid.Draw(t, "live"), seqno.Draw(t, "live at")),
 		Empty: rapid.IntRange(0, 9).Draw(t, "empty") == 0, Torn: rapid.IntRange(0, 9).Draw(t, "torn") == 0, Founded: rapid.Int64Range(0, 3).Draw(t, "founded"), Formed: rapid.Bool().Draw(t, "formed"),
 	}
 	if rapid.IntRange(0, 9).Draw(t, "has state") > 0 {

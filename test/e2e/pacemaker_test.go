@@ -1,0 +1,35 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// otherEngine gives the running cluster's VIP to Pacemaker, takes the power of its holder, changes Pacemaker's configuration by
+// hand, and gives the VIP back to keepalived.
+func otherEngine(t *testing.T, cluster string) {
+	back := edit(t, cluster, func(text string) string {
+		return strings.Replace(text, "engine: keepalived", "engine: pacemaker", 1)
+	})
+	must(t, 4*time.Minute, "-c", cluster, "apply", "--yes")
+	healthy(t, cluster)
+	drilled(t, cluster, "vip-holder-power-off")
+
+	must(t, time.Minute, "lab", "ssh", "--name", labName, "ctl2", "--",
+		"crm_resource --ban --resource vip --node ctl3 && crm_attribute --name maintenance-mode --update true")
+	r := nines(t, time.Minute, "-c", cluster, "plan")
+	for _, want := range []string{"cli-ban-vip-on-ctl3 was added", "maintenance-mode (crm_config) was added"} {
+		if r.code != 2 || !strings.Contains(r.stdout, want) {
+			t.Errorf("plan exits %d without %q\n%s", r.code, want, r.stdout)
+		}
+	}
+	must(t, 2*time.Minute, "-c", cluster, "apply", "--yes")
+	unchanged(t, cluster)
+	must(t, time.Minute, "lab", "ssh", "--name", labName, "ctl1", "--", "crm_verify --live-check")
+
+	back()
+	must(t, 4*time.Minute, "-c", cluster, "apply", "--yes")
+	healthy(t, cluster)
+	unchanged(t, cluster)
+}
