@@ -62,7 +62,7 @@ type Evidence struct {
 	Starting bool `json:"starting,omitempty"`
 	// Founds: the start under way makes a new cluster.
 	Founds bool `json:"founds,omitempty"`
-	Synced   bool `json:"synced,omitempty"`
+	Synced bool `json:"synced,omitempty"`
 	// Size is of the component that a running server is in, Live its position.
 	Size int      `json:"size,omitempty"`
 	Live Position `json:"live,omitzero"`
