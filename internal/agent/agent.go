@@ -70,6 +70,7 @@ type Agent struct {
 	duplicates duplicates
 	ears       stale.Ears
 	aside      *aside
+	yielded    time.Time // when this node gave the lead up last; of the goroutine that campaigns
 	looks      looks
 }
 
