@@ -96,9 +96,9 @@ func (a *Agent) rotate(ctx context.Context, s store.Store, l *converge.Leader) {
 
 // renew renews certificates in time, while this node leads.
 func (a *Agent) renew(ctx context.Context, s store.Store, l *converge.Leader, fence store.Fence) {
-	var loaded time.Time
+	var load loading
 	for pause(ctx, renewEvery) {
-		if err := a.renewDue(ctx, s, l, fence, &loaded); err != nil && ctx.Err() == nil {
+		if err := a.renewDue(ctx, s, l, fence, &load); err != nil && ctx.Err() == nil {
 			a.Log.Warn("certificate renewal", "err", err)
 		}
 	}

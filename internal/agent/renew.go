@@ -19,12 +19,38 @@ import (
 	"nines/internal/store"
 )
 
-// fresh is how long after a certificate was issued a new leader looks whether daemons have yet to load it.
-const fresh = 24 * time.Hour
+const (
+	// fresh is how long after a certificate was issued a new leader looks whether daemons have yet to load it.
+	fresh = 24 * time.Hour
+	// loadAgain is the longest pause between two tries to have daemons load a certificate. Each has all nodes compare all that they have.
+	loadAgain = 15 * time.Minute
+)
+
+// loading is how far the daemons are with the certificates.
+type loading struct {
+	known time.Time // when the newest certificate was issued that all are known to use
+	wait  time.Duration
+	next  time.Time // not before
+}
+
+// due reports whether daemons may have yet to load one that was issued then.
+func (l *loading) due(issued, now time.Time) bool {
+	return issued.After(l.known) && now.Sub(issued) <= fresh && !now.Before(l.next)
+}
+
+// tried notes a try. What keeps daemons from it, a node that is away for one, is seldom over in seconds.
+func (l *loading) tried(done bool, issued, now time.Time) {
+	if done {
+		*l = loading{known: issued}
+		return
+	}
+	l.wait = min(max(2*l.wait, renewEvery), loadAgain)
+	l.next = now.Add(l.wait)
+}
 
 // renewDue renews the certificates that are due, one node after the other, and has the daemons load them by an apply of the spec as it
-// stands. loaded is when the newest certificate was issued that all daemons are known to use. A node that does not answer keeps no other from being renewed; one that refuses does, until a person has looked.
-func (a *Agent) renewDue(ctx context.Context, s store.Store, l *converge.Leader, fence store.Fence, loaded *time.Time) error {
+// stands. A node that does not answer keeps no other from being renewed; one that refuses does, until a person has looked.
+func (a *Agent) renewDue(ctx context.Context, s store.Store, l *converge.Leader, fence store.Fence, load *loading) error {
 	c, err := converge.LastSpec(ctx, s)
 	if errors.Is(err, converge.ErrNoApply) {
 		return nil
@@ -48,15 +74,13 @@ func (a *Agent) renewDue(ctx context.Context, s store.Store, l *converge.Leader,
 		if err != nil {
 			return err
 		}
-		newest = time.Now()
+		newest, load.wait, load.next = time.Now(), 0, time.Time{}
 	}
-	if !newest.After(*loaded) || time.Since(newest) > fresh {
+	if !load.due(newest, time.Now()) {
 		return nil
 	}
 	done, err := a.loadCertificates(ctx, s, l, c)
-	if done {
-		*loaded = newest
-	}
+	load.tried(done, newest, time.Now())
 	return err
 }
 

@@ -124,3 +124,28 @@ func TestAuthorityKeyIsDropped(t *testing.T) {
 		}
 	}
 }
+
+func TestLoadingIsTriedLessAndLess(t *testing.T) {
+	issued := time.Date(2027, 6, 1, 0, 0, 0, 0, time.UTC)
+	var l loading
+	tries := 0
+	for now := issued; now.Sub(issued) < time.Hour; now = now.Add(renewEvery) {
+		if l.due(issued, now) {
+			tries++
+			l.tried(false, issued, now) // a node is away
+		}
+	}
+	if tries < 5 || tries > 10 {
+		t.Errorf("%d tries in an hour", tries)
+	}
+	if l.due(issued, issued.Add(2*fresh)) {
+		t.Error("it is tried for ever")
+	}
+	l.tried(true, issued, issued.Add(time.Hour))
+	if l.due(issued, issued.Add(2*time.Hour)) {
+		t.Error("what is done is tried again")
+	}
+	if !l.due(issued.Add(time.Hour), issued.Add(time.Hour)) {
+		t.Error("a new certificate waits for the failures of an old one")
+	}
+}

@@ -10,12 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/charmbracelet/x/ansi"
 	"golang.org/x/sys/unix"
 )
 
@@ -240,10 +240,21 @@ func (l *Lab) console(node string) string {
 	return filepath.Join(l.Dir(), "nodes", node, "console.log")
 }
 
-// lastWords are the last lines on the machine's console, without what only a terminal understands.
+// controlSequence is what systemd writes on a console to colour words and to move about (ECMA-48, 5.4).
+var controlSequence = regexp.MustCompile("\x1b\\[[0-?]*[ -/]*[@-~]")
+
+// lastWords are the last lines on the machine's console.
 func (l *Lab) lastWords(node string, n int) string {
-	text, _ := os.ReadFile(l.console(node))
-	lines := strings.FieldsFunc(ansi.Strip(string(text)), func(r rune) bool { return r == '\r' || r == '\n' })
+	text, err := os.ReadFile(l.console(node))
+	if err != nil {
+		return ""
+	}
+	return lastPlain(text, n)
+}
+
+// lastPlain are the last n lines, without what only a terminal understands.
+func lastPlain(text []byte, n int) string {
+	lines := strings.FieldsFunc(controlSequence.ReplaceAllString(string(text), ""), func(r rune) bool { return r == '\r' || r == '\n' })
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
