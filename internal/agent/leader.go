@@ -55,7 +55,7 @@ func (a *Agent) lead(ctx context.Context, s store.Store, lease store.Lease) {
 	duties.Go(func() { a.watchBMCs(ctx, s, lease.Fence()) })
 	duties.Go(func() { a.adoptOrders(ctx, s, leading) })
 	duties.Go(func() { a.switchOn(ctx, s, leading) })
-	duties.Go(func() { a.yieldToMiddle(ctx, cancel) })
+	duties.Go(func() { a.yieldToMiddle(ctx, s, cancel) })
 	a.rotate(ctx, s, l)
 	<-ctx.Done()
 	a.leader.Store(nil)

@@ -2,8 +2,12 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
+
+	"nines/internal/converge"
+	"nines/internal/store"
 )
 
 // The leader decides from what all agents say. Where the network between it and one controller is broken, and another one hears both, that
@@ -54,8 +58,8 @@ func (m middle) elsewhere(ctx context.Context) (unheard, by netip.Addr, ok bool)
 	return netip.Addr{}, netip.Addr{}, false
 }
 
-// yieldToMiddle gives the lead up by yield if another controller is the better place for it, seen twice in a row.
-func (a *Agent) yieldToMiddle(ctx context.Context, yield func()) {
+// yieldToMiddle gives the lead up by yield if another controller is the better place for it, seen twice in a row. An apply is led to its end.
+func (a *Agent) yieldToMiddle(ctx context.Context, s store.Store, yield func()) {
 	m := middle{age: a.ears.Age, heard: func(ctx context.Context, asked, about netip.Addr) (time.Duration, error) {
 		return a.peers.Heard(ctx, agentAddr(asked), about)
 	}}
@@ -73,7 +77,10 @@ func (a *Agent) yieldToMiddle(ctx context.Context, yield func()) {
 			times = 0
 			continue
 		}
-		if times++; times == 2 {
+		if times++; times < 2 {
+			continue
+		}
+		if r, err := converge.Current(ctx, s); err == nil && r.State != converge.Converging || errors.Is(err, converge.ErrNoApply) {
 			a.Log.Warn("giving the lead up: another controller hears one that this node does not", "unheard", unheard, "heard_by", by)
 			a.yielded = time.Now()
 			yield()

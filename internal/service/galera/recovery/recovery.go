@@ -233,6 +233,8 @@ const (
 	patienceAlive = 30 * time.Second
 	// patienceBoot: units that have just been started by the machine's boot must have come so far as to be seen.
 	patienceBoot = 10 * time.Second
+	// patienceMet: most are alive and hear each other. What Galera makes of that it makes in the same second.
+	patienceMet = 3 * time.Second
 	// patienceFounder: a founder's InnoDB may have much to recover before it serves.
 	patienceFounder = 5 * time.Minute
 )
@@ -448,7 +450,7 @@ func (c Case) patience(running, alive []string) (Decision, bool) {
 	case c.Epoch > 0:
 		return Decision{}, false
 	case len(c.majority()) > 0:
-		limit, why = patienceBoot, strings.Join(c.majority(), ", ")+" have just lost the Primary"
+		limit, why = patienceMet, strings.Join(c.majority(), ", ")+" have just lost the Primary"
 	case len(group) > 0 && !c.aside(group) && allIn(group, append(slices.Clone(running), alive...)):
 		limit, why = patienceSelf, "the saved views of "+strings.Join(group, ", ")+" are the same and complete: Galera can form the Primary again"
 	case len(alive) > 0:
