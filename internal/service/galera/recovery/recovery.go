@@ -9,6 +9,7 @@ package recovery
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -241,6 +242,7 @@ const (
 
 // Decide is the diagnosis.
 func Decide(c Case) Decision {
+	c.Evidence = c.corrected()
 	if d, ok := early(c); ok {
 		return d
 	}
@@ -657,6 +659,24 @@ func (c Case) majority() []string {
 		}
 	}
 	return nil
+}
+
+// corrected is the evidence without claims to be in a Primary that cannot be. A member that hears nobody any more goes on saying so until it has
+// given up agreeing with the others on a new view (evs.install_timeout), and has nothing acknowledged meanwhile. It tells how many they were: more
+// than can be left beside a majority that is alive in none.
+func (c Case) corrected() map[string]Evidence {
+	most := c.majority()
+	if len(most) == 0 {
+		return c.Evidence
+	}
+	out := maps.Clone(c.Evidence)
+	for name, e := range out {
+		if e.Server == Primary && e.Size > len(c.Members)-len(most) {
+			e.Server, e.Size = NonPrimary, 1
+			out[name] = e
+		}
+	}
+	return out
 }
 
 func (c Case) pinned() string {
