@@ -27,6 +27,7 @@ import (
 	"nines/internal/model"
 	"nines/internal/node"
 	"nines/internal/service"
+	"nines/internal/stale"
 	"nines/internal/store"
 )
 
@@ -67,6 +68,9 @@ type Agent struct {
 	life   context.Context
 
 	duplicates duplicates
+	ears       stale.Ears
+	aside      *aside
+	yielded    time.Time // when this node gave the lead up last; of the goroutine that campaigns
 	looks      looks
 }
 
@@ -77,6 +81,7 @@ var ErrNewBinary = errors.New("a new executable was installed")
 func New(o Options) *Agent {
 	a := &Agent{Options: o, started: time.Now()}
 	a.duplicates.others = othersByARP
+	a.aside = newAside()
 	a.cache = &cache{dir: model.PathState}
 	a.peers = api.NewClient(o.Client, nil)
 	a.secrets = &secrets{key: o.Key, cache: a.cache}

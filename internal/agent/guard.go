@@ -45,6 +45,7 @@ func (a *Agent) guardVIP(ctx context.Context) {
 			return
 		case <-tick.C:
 		case <-a.watch.changed:
+		case <-a.aside.changed:
 		}
 		if c := a.spec.Load(); c != nil && !guarded(ctx, a.Host, c, model.PathVIPFile) {
 			continue
@@ -54,8 +55,12 @@ func (a *Agent) guardVIP(ctx context.Context) {
 			continue
 		}
 		quorum, why := member.HasQuorum()
-		content, reason := a.Guard(quorum, a.watch.all())
-		if !quorum {
+		aside := a.aside.forbids()
+		content, reason := a.Guard(quorum && aside == "", a.watch.all())
+		switch {
+		case aside != "":
+			reason = aside
+		case !quorum:
 			reason += ": " + why
 		}
 		if content == last && time.Since(written) < guardRefresh {

@@ -25,6 +25,9 @@ import (
 const (
 	lookAgain = 5 * time.Second
 	tickAgain = time.Second
+	// What has just fallen ill is looked at more often: most of the waiting for a recovery would be for the next look.
+	illAgain = 2 * time.Second
+	illFor   = 30 * time.Second
 )
 
 // healers are the services of the cluster that can be recovered.
@@ -109,8 +112,12 @@ func (a *Agent) healOne(ctx context.Context, s store.Store, e *heal.Engine, apar
 		if err != nil && ctx.Err() == nil {
 			a.Log.Warn("recovery", "service", e.Name, "err", err)
 		}
-		if busy && err == nil {
+		switch {
+		case err != nil:
+		case busy:
 			wait = tickAgain
+		case !sick.IsZero() && time.Since(sick) < illFor:
+			wait = illAgain
 		}
 	}
 }

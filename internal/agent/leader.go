@@ -25,6 +25,7 @@ func (a *Agent) campaign(ctx context.Context, s store.Store) {
 			continue
 		}
 		a.lead(ctx, s, lease)
+		pause(ctx, abstainFor-time.Since(a.yielded))
 	}
 }
 
@@ -54,6 +55,7 @@ func (a *Agent) lead(ctx context.Context, s store.Store, lease store.Lease) {
 	duties.Go(func() { a.watchBMCs(ctx, s, lease.Fence()) })
 	duties.Go(func() { a.adoptOrders(ctx, s, leading) })
 	duties.Go(func() { a.switchOn(ctx, s, leading) })
+	duties.Go(func() { a.yieldToMiddle(ctx, s, cancel) })
 	a.rotate(ctx, s, l)
 	<-ctx.Done()
 	a.leader.Store(nil)

@@ -2,17 +2,25 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
+	"nines/internal/api"
+	"nines/internal/health"
+	"nines/internal/model"
 	"nines/internal/service"
 	"nines/internal/stale"
 )
 
 // endStale ends connections to controllers that have died, until ctx ends.
 func (a *Agent) endStale(ctx context.Context) {
-	o := stale.Options{Connections: stale.Kernel{Host: a.Host}, Log: a.Log, VIP: a.vip, Absent: a.passOver}
+	o := stale.Options{Own: a.Config.Address, Connections: stale.Kernel{Host: a.Host, Agents: model.PortAgent}, Log: a.Log, VIP: a.vip,
+		Absent: a.passOver, Third: a.askThird, Aside: a.aside.set, Contested: a.aside.contest, Ears: &a.ears}
 	for _, m := range a.Config.Members {
 		if m.Address != a.Config.Address {
 			o.Peers = append(o.Peers, m.Address)
@@ -60,4 +68,100 @@ func (a *Agent) passOver(ctx context.Context, absent []netip.Addr) {
 			a.Log.Warn("cannot pass over absent nodes", "service", s.Name(), "nodes", nodes, "err", err)
 		}
 	}
+}
+
+// askThird asks the controller at an address how long ago another one answered it.
+func (a *Agent) askThird(ctx context.Context, asked, about netip.Addr) (time.Duration, error) {
+	if c := a.spec.Load(); c == nil || c.VIP.Engine != model.EngineKeepalived {
+		// Corosync decides by itself whom it leaves out, and Pacemaker who has the VIP: it might be this node.
+		return 0, errNotAside
+	}
+	return a.peers.Heard(ctx, agentAddr(asked), about)
+}
+
+var errNotAside = errors.New("nobody stands aside here")
+
+// getHeard says how long ago another controller answered this one.
+func (a *Agent) getHeard(w http.ResponseWriter, r *http.Request) error {
+	about, err := netip.ParseAddr(r.URL.Query().Get("about"))
+	if err != nil {
+		return &api.Error{Status: http.StatusBadRequest, Code: api.CodeInvalid, Text: err.Error()}
+	}
+	age, ok := a.ears.Age(about)
+	if !ok {
+		return &api.Error{Status: http.StatusNotFound, Code: api.CodeInvalid, Text: about.String() + " never answered"}
+	}
+	api.WriteJSON(w, api.Heard{Age: age})
+	return nil
+}
+
+// aside knows whether this node stands aside, and why.
+type aside struct {
+	mu        sync.Mutex
+	unheard   netip.Addr // the zero value: it does not
+	since     time.Time
+	contested netip.Addr // who may have the VIP, though it came here
+	changed   chan struct{}
+}
+
+func newAside() *aside { return &aside{changed: make(chan struct{}, 1)} }
+
+func (s *aside) set(unheard netip.Addr) {
+	s.mu.Lock()
+	s.unheard, s.since = unheard, time.Now()
+	s.mu.Unlock()
+	s.tell()
+}
+
+// contest notes who may have the VIP, though it came here.
+func (s *aside) contest(unheard netip.Addr) {
+	s.mu.Lock()
+	s.contested = unheard
+	s.mu.Unlock()
+	s.tell()
+}
+
+func (s *aside) tell() {
+	select {
+	case s.changed <- struct{}{}:
+	default: // it is told already
+	}
+}
+
+// forbids says why this node must not hold the VIP now; "": it may.
+func (s *aside) forbids() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.unheard.IsValid():
+		return "this node stands aside, because it does not hear " + s.unheard.String()
+	case s.contested.IsValid():
+		return s.contested.String() + " is alive and not heard here: it may have the VIP"
+	default:
+		return ""
+	}
+}
+
+// now is the controller because of which this node stands aside.
+func (s *aside) now() (unheard netip.Addr, since time.Time, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unheard, s.since, s.unheard.IsValid()
+}
+
+// conditions says that the node stands aside.
+func (s *aside) conditions(c *model.Cluster) []health.Condition {
+	unheard, since, ok := s.now()
+	if !ok {
+		return nil
+	}
+	name := unheard.String()
+	for _, n := range c.Controllers() {
+		if n.Address() == unheard {
+			name = n.Name
+		}
+	}
+	return []health.Condition{{Code: "stands-aside", Severity: health.Warning,
+		Text: fmt.Sprintf("it does not hear %s, and the third controller hears both: it has no connections with either since %s, as if it were cut off", name, since.UTC().Format("15:04:05 UTC")),
+		Hint: "mend the network between the two: cable, switch port, filter rules; one direction is enough to break it"}}
 }

@@ -99,7 +99,7 @@ func (a *Agent) report(ctx context.Context, look api.Look) api.NodeReport {
 	}
 	rep.Ailing, rep.Silent = a.frozen.ailing(ctx, a.Config.Node, time.Now())
 	if c := a.spec.Load(); c != nil {
-		rep.Conditions = a.duplicates.conditions(c.VIP.Address.Addr())
+		rep.Conditions = append(a.duplicates.conditions(c.VIP.Address.Addr()), a.aside.conditions(c)...)
 	}
 	if look == api.LookAtHealth {
 		return rep

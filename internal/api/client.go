@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"time"
 
@@ -181,6 +182,13 @@ func (c *Client) Version(ctx context.Context, addr string) (v Version, err error
 // NodeReport asks the agent at addr how its node is.
 func (c *Client) NodeReport(ctx context.Context, addr string, look Look) (r NodeReport, err error) {
 	return r, c.call(ctx, http.MethodGet, addr, PathNode+look.query(), nil, &r)
+}
+
+// Heard asks a controller's agent how long ago another controller answered it.
+func (c *Client) Heard(ctx context.Context, addr string, about netip.Addr) (time.Duration, error) {
+	var r Heard
+	err := c.call(ctx, http.MethodGet, addr, PathHeard+"?about="+url.QueryEscape(about.String()), nil, &r)
+	return r.Age, err
 }
 
 // Observe asks a node's agent what is. It implements converge.Agents.

@@ -26,6 +26,7 @@ import (
 const (
 	PathVersion     = "/v1/version"     // GET, any
 	PathNode        = "/v1/node"        // GET, nodes and operators: this node's report
+	PathHeard       = "/v1/heard"       // GET ?about=, nodes: how long ago another controller answered this one
 	PathObserve     = "/v1/observe"     // POST, nodes: resources of this node
 	PathOp          = "/v1/op"          // POST, nodes: bring one resource into its desired state
 	PathStatus      = "/v1/status"      // GET: the cluster
@@ -100,6 +101,11 @@ type NodeReport struct {
 	Disks  []disk.Level       `json:"disks,omitempty"`
 	// Conditions are what is wrong that no service is about; Node is filled in by whoever asks.
 	Conditions []health.Condition `json:"conditions,omitempty"`
+}
+
+// Heard says how long ago a controller answered another one.
+type Heard struct {
+	Age time.Duration `json:"age"`
 }
 
 // Drift is one resource that is not as it was last applied.

@@ -52,7 +52,7 @@ type Drill struct {
 	Network *Disorder `json:"-"`
 	// Hold is how long the fault lasts at least; a kill ends by itself.
 	Hold time.Duration `json:"-"`
-	// Says is the code of a condition of the hurt node that status must show while the fault lasts.
+	// Says is the code of a condition of a hurt node that status must show while the fault lasts.
 	Says string `json:"-"`
 }
 

@@ -43,11 +43,15 @@ func partitionDrills(c *model.Cluster) []Drill {
 	if !c.Runs("haproxy") || len(c.Controllers()) < 3 {
 		return nil
 	}
+	aside := "" // Pacemaker decides by itself whom it leaves out
+	if c.VIP.Engine == model.EngineKeepalived && len(c.Controllers()) == 3 {
+		aside = "stands-aside"
+	}
 	return []Drill{
 		{Name: "partition-minority", Title: "cut the node that holds the VIP off from all others, not from clients", Target: VIPHolder,
 			Way: ByNetwork, Network: &Disorder{Isolate: true}, Hold: holdPartition, Limits: standardLimits()},
 		{Name: "partition-asymmetric", Title: "have one of two controllers not hear the other any more: the holder of the VIP and another", Target: VIPHolder,
-			Way: ByNetwork, Network: &Disorder{OneWay: true}, Hold: holdPartition, Limits: standardLimits()},
+			Way: ByNetwork, Network: &Disorder{OneWay: true}, Hold: holdPartition, Says: aside, Limits: standardLimits()},
 		// Who believes the foreign machine is not served: what is promised is that it is told.
 		{Name: "vip-duplicate", Title: "have a foreign machine claim the VIP", Target: VIPHolder,
 			Way: ByNetwork, Network: &Disorder{Claim: true}, Hold: holdClaim},
@@ -129,7 +133,9 @@ func (x *run) disturb(ctx context.Context) error {
 	if x.rng.IntN(2) == 0 {
 		from, to = to, from
 	}
-	x.victims = []string{from, to}
+	x.mu.Lock()
+	x.victims = []string{from, to} // whoever watches status reads it
+	x.mu.Unlock()
 	x.note(fmt.Sprintf("%s did not hear %s", to, from))
 	return x.Machines.CutOneWay(ctx, from, to)
 }

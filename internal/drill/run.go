@@ -607,12 +607,11 @@ func (x *run) see(s Snapshot, since time.Duration) {
 	if len(s.VIPHolders) > 1 {
 		x.double += since
 	}
-	if n := x.drill.Network; n != nil && n.OneWay {
-		return // two members that disagree about each other have all of them regroup: the limits say for how long
-	}
+	// Two members that disagree about each other have all of them regroup: the limits say for how long.
+	regroup := x.drill.Site != nil || x.drill.Network != nil && x.drill.Network.OneWay
 	for _, c := range s.Conditions {
-		x.said = x.said || c.Code == x.drill.Says && c.Node == x.report.Node
-		if x.drill.Site == nil && c.Code == "galera-non-primary" && c.Severity == health.Critical && !slices.Contains(x.victims, c.Node) {
+		x.said = x.said || c.Code == x.drill.Says && slices.Contains(x.victims, c.Node)
+		if !regroup && c.Code == "galera-non-primary" && c.Severity == health.Critical && !slices.Contains(x.victims, c.Node) {
 			x.wounded[c.Node+" lost the database's majority though it was not hurt"] = true
 		}
 	}
@@ -636,7 +635,7 @@ func (x *run) conclude(ctx context.Context, end time.Duration, whole bool) error
 	slices.Sort(e.wounded)
 	e.wounded = append(e.wounded, x.written()...)
 	if x.drill.Says != "" && !x.said {
-		e.wounded = append(e.wounded, "nothing in status said "+x.drill.Says+" of "+x.report.Node)
+		e.wounded = append(e.wounded, "nothing in status said "+x.drill.Says+" of "+strings.Join(x.victims, " or "))
 	}
 	if err != nil { // what cannot be verified is not passed
 		e.wounded = append(e.wounded, "acknowledged writes could not be verified: "+failure(err))

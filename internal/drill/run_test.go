@@ -27,7 +27,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func testCluster() *model.Cluster {
-	c := &model.Cluster{Services: []string{"galera", "rabbitmq", "haproxy", "keystone", "mended"}}
+	c := &model.Cluster{VIP: model.VIP{Engine: model.EngineKeepalived}, Services: []string{"galera", "rabbitmq", "haproxy", "keystone", "mended"}}
 	for i := range 3 {
 		c.Nodes = append(c.Nodes, model.Node{Name: fmt.Sprintf("ctl%d", i+1), Roles: []model.Role{model.RoleController},
 			Addresses: map[model.NetworkName]netip.Addr{model.Management: netip.AddrFrom4([4]byte{198, 18, 0, byte(11 + i)})}})

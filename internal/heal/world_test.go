@@ -62,6 +62,7 @@ type machine struct {
 		refused    bool           // the unit does not start the server
 		queue      []int          // received, not applied
 		transfer   bool           // it is being copied to
+		unaware    int            // for so many events it does not notice that it is in no Primary any more
 	}
 }
 
@@ -147,7 +148,7 @@ func (w *world) install(members []*machine, id string) {
 	for _, m := range members {
 		m.run.server, m.run.starting, m.run.transfer = recovery.Primary, false, false
 		m.run.ident = &recovery.View{Mine: m.name + "/" + m.run.invocation, ID: id, Members: names}
-		m.disk.view, m.disk.aside = m.run.ident, nil
+		m.disk.view, m.disk.aside, m.run.unaware = m.run.ident, nil, 0
 		m.disk.saved = &recovery.Saved{Position: recovery.Position{UUID: uuid, Seqno: -1}, SafeToBootstrap: len(members) == 1}
 	}
 	w.say("primary %s of %v", id, list(members))
@@ -252,6 +253,7 @@ func (w *world) off(m *machine) {
 	}
 	m.up = false
 	m.run.server, m.run.queue, m.run.frozen, m.run.starting, m.run.transfer, m.run.ident, m.run.invocation = recovery.Stopped, nil, false, false, false, nil, ""
+	m.run.unaware = 0
 	m.busy = ""
 }
 
@@ -507,7 +509,12 @@ func (w *world) divide() {
 		for _, x := range ms {
 			if !slices.Contains(best, x) {
 				gone = append(gone, x)
+				x.run.unaware = w.rng.IntN(4)
 			}
+		}
+		if w.chance(0.3) { // as where the network carries one direction only
+			w.say("each was alone for a moment")
+			gone = ms
 		}
 		w.lose(gone...)
 	}
@@ -517,6 +524,7 @@ func (w *world) divide() {
 // happen is anything that may happen to a site.
 func (w *world) happen() {
 	for _, m := range w.nodes {
+		m.run.unaware = max(0, m.run.unaware-1)
 		if w.chance(0.3) {
 			m.disk.flushed, m.disk.written = m.disk.saved, m.disk.view
 		}
@@ -620,9 +628,16 @@ func (w *world) evidence(m *machine, epoch int64) json.RawMessage {
 		e.Synced = e.Server == recovery.Primary
 		e.Live = recovery.Position{UUID: m.disk.uuid, Seqno: int64(len(m.whole()))}
 		for _, o := range w.nodes {
-			if o.up && o.side == m.side && !o.run.frozen && (o.run.server == recovery.NonPrimary || o.run.server == recovery.Silent && o.run.starting) {
+			hears := o.run.server == recovery.NonPrimary || o.run.server == recovery.Silent && o.run.starting
+			if e.Server == recovery.Primary {
+				hears = o.run.server == recovery.Primary
+			}
+			if o.up && o.side == m.side && !o.run.frozen && hears {
 				e.Size++
 			}
+		}
+		if e.Server == recovery.NonPrimary && m.run.unaware > 0 {
+			e.Server, e.Synced, e.Size = recovery.Primary, true, len(m.run.ident.Members)
 		}
 	}
 	if x := m.disk.examined; x != nil && epoch > 0 && x.epoch == epoch && x.invocation == m.run.invocation && e.Server == recovery.Stopped {

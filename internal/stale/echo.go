@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
@@ -16,10 +17,19 @@ import (
 // echo asks machines whether they are there.
 type echo struct {
 	four, six *icmp.PacketConn // six is nil where there is no IPv6
-	answers   chan netip.Addr
+	answers   chan answer
 	done      chan struct{}
 	readers   sync.WaitGroup
-	sequence  int
+
+	mu       sync.Mutex
+	sequence int
+	asked    [256]time.Time // when the latest requests were sent, by sequence
+}
+
+// answer is a peer's to a request. However late it is read: the peer was there after asked.
+type answer struct {
+	peer  netip.Addr
+	asked time.Time
 }
 
 // echoMark tells our answers from those to others on this machine.
@@ -35,7 +45,7 @@ func listenEcho() (*echo, error) {
 	only.SetAll(true)
 	only.Accept(ipv4.ICMPTypeEchoReply)
 	_ = four.IPv4PacketConn().SetICMPFilter(&only)
-	e := &echo{four: four, answers: make(chan netip.Addr), done: make(chan struct{})}
+	e := &echo{four: four, answers: make(chan answer), done: make(chan struct{})}
 	e.readers.Go(func() { e.read(four, 1) })
 	if six, err := icmp.ListenPacket("ip6:ipv6-icmp", "::"); err == nil {
 		var only ipv6.ICMPFilter
@@ -66,8 +76,12 @@ func (e *echo) ask(peer netip.Addr) {
 	if conn == nil {
 		return
 	}
+	e.mu.Lock()
 	e.sequence++
-	m := icmp.Message{Type: kind, Body: &icmp.Echo{ID: os.Getpid() & 0xffff, Seq: e.sequence & 0xffff, Data: echoMark}}
+	sequence := e.sequence & 0xffff
+	e.asked[sequence%len(e.asked)] = time.Now()
+	e.mu.Unlock()
+	m := icmp.Message{Type: kind, Body: &icmp.Echo{ID: os.Getpid() & 0xffff, Seq: sequence, Data: echoMark}}
 	packet, err := m.Marshal(nil)
 	if err != nil {
 		return
@@ -86,32 +100,35 @@ func (e *echo) read(conn *icmp.PacketConn, protocol int) {
 		if err != nil {
 			continue
 		}
-		peer, ok := answerOf(buffer[:n], from, protocol)
+		peer, sequence, ok := answerOf(buffer[:n], from, protocol)
 		if !ok {
 			continue
 		}
+		e.mu.Lock()
+		asked := e.asked[sequence%len(e.asked)]
+		e.mu.Unlock()
 		select {
-		case e.answers <- peer:
+		case e.answers <- answer{peer, asked}:
 		case <-e.done:
 			return
 		}
 	}
 }
 
-// answerOf returns whose answer to a request of this process the packet is.
-func answerOf(packet []byte, from net.Addr, protocol int) (netip.Addr, bool) {
+// answerOf returns whose answer to which request of this process the packet is.
+func answerOf(packet []byte, from net.Addr, protocol int) (peer netip.Addr, sequence int, ok bool) {
 	m, err := icmp.ParseMessage(protocol, packet)
 	if err != nil || m.Type != ipv4.ICMPTypeEchoReply && m.Type != ipv6.ICMPTypeEchoReply {
-		return netip.Addr{}, false
+		return netip.Addr{}, 0, false
 	}
 	body, ok := m.Body.(*icmp.Echo)
 	if !ok || body.ID != os.Getpid()&0xffff || string(body.Data) != string(echoMark) {
-		return netip.Addr{}, false
+		return netip.Addr{}, 0, false
 	}
 	ip, ok := from.(*net.IPAddr)
 	if !ok {
-		return netip.Addr{}, false
+		return netip.Addr{}, 0, false
 	}
-	peer, ok := netip.AddrFromSlice(ip.IP)
-	return peer.Unmap(), ok
+	peer, ok = netip.AddrFromSlice(ip.IP)
+	return peer.Unmap(), body.Seq, ok
 }

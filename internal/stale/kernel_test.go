@@ -33,8 +33,12 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(part) == "peer" {
+	switch os.Getenv(part) {
+	case "peer":
 		playPeer()
+		return
+	case "controller":
+		playController()
 		return
 	}
 	goleak.VerifyTestMain(m)
@@ -104,6 +108,7 @@ func testNode(t *testing.T) {
 	shell(t, "nsenter -t "+peer+" -n nft delete table ip cut")
 	time.Sleep(3 * every)
 	dial(t, peerAddress).Close()
+	testAvoided(t, peer)
 
 	waiting = await(dial(t, vipAddress))
 	// The kernel forgets a neighbour and asks for it again: no move.
@@ -145,6 +150,38 @@ func testNode(t *testing.T) {
 	}
 	if t.Failed() {
 		t.Log(log.String())
+	}
+}
+
+// testAvoided: who is avoided is refused in both directions, but for agents.
+func testAvoided(t *testing.T, peer string) {
+	avoid := func(agents uint16, remotes ...netip.Addr) {
+		check(t, Kernel{Host: host.NewLinux(slog.New(slog.DiscardHandler)), Agents: agents}.Refuse(t.Context(), Refusal{Avoided: remotes, Held: held}))
+	}
+	l, err := net.Listen("tcp", ownAddress+":0")
+	check(t, err)
+	defer l.Close()
+	comes := func() error {
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		began := time.Now()
+		out, err := exec.Command("nsenter", "-t", peer, "-n", "bash", "-c", "exec 3<>/dev/tcp/"+ownAddress+"/"+port).CombinedOutput()
+		if err != nil && (!strings.Contains(string(out), "refused") || time.Since(began) > time.Second) {
+			t.Errorf("not refused at once: %s", out)
+		}
+		return err
+	}
+	avoid(9, netip.MustParseAddr(peerAddress))
+	if _, err := net.DialTimeout("tcp", fmt.Sprintf("%s:%d", peerAddress, port), 5*time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a connection to who is avoided: %v", err)
+	}
+	if comes() == nil {
+		t.Error("who is avoided was let in")
+	}
+	avoid(port, netip.MustParseAddr(peerAddress))
+	dial(t, peerAddress).Close() // an agent's
+	avoid(9)
+	if err := comes(); err != nil {
+		t.Errorf("nobody is avoided: %v", err)
 	}
 }
 
@@ -208,13 +245,13 @@ func check(t *testing.T, err error) {
 
 func TestRules(t *testing.T) {
 	four, six := netip.MustParseAddr("198.18.0.11"), netip.MustParseAddr("fd00::11")
-	got := rules([]netip.Addr{four, six}, held)
-	for _, want := range []string{"delete table inet nines-stale", "198.18.0.11 timeout 15s", "fd00::11 timeout 15s", "ip daddr @dead4 reject with tcp reset"} {
+	got := rules(Refusal{Dead: []netip.Addr{four}, Avoided: []netip.Addr{six}, Held: held}, port)
+	for _, want := range []string{"delete table inet nines-stale", "198.18.0.11 timeout 15s", "fd00::11 timeout 15s", "ip daddr @dead4 reject with tcp reset", "ip6 saddr @avoided6 reject with tcp reset"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
 	}
-	if strings.Contains(rules(nil, held), "chain") {
+	if strings.Contains(rules(Refusal{Held: held}, port), "chain") {
 		t.Error("nobody is dead, and there are rules")
 	}
 }

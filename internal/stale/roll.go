@@ -37,6 +37,7 @@ func (w *watch) callRoll(ctx context.Context, now time.Time) {
 	if len(absent) == 0 {
 		return
 	}
+	w.beginContest(ctx, absent, now)
 	ctx, cancel := context.WithTimeout(ctx, rollPatience)
 	defer cancel()
 	w.Absent(ctx, absent)

@@ -30,18 +30,20 @@ func (s *silence) answered(peer netip.Addr, now time.Time) (returned bool) {
 }
 
 // judge returns the peers that have fallen silent since it was last asked.
-func (s *silence) judge(now time.Time) (died []netip.Addr) {
+func (s *silence) judge(now time.Time, patience func(netip.Addr) time.Duration) (died []netip.Addr) {
 	late := !s.judged.IsZero() && now.Sub(s.judged) > 2*every
 	s.judged = now
 	if late { // this process stood still itself: who has answered meanwhile is not known
 		for p := range s.heard {
-			s.heard[p] = now
+			if !s.gone[p] { // whoever is gone was so before
+				s.heard[p] = now
+			}
 		}
 		return nil
 	}
 	for _, p := range s.peers {
 		at, known := s.heard[p]
-		if known && now.Sub(at) > patience && !s.gone[p] {
+		if known && now.Sub(at) > patience(p) && !s.gone[p] {
 			s.gone[p] = true
 			died = append(died, p)
 		}
@@ -54,6 +56,23 @@ func (s *silence) since(then time.Time) []netip.Addr {
 	var out []netip.Addr
 	for _, p := range s.peers {
 		if at, known := s.heard[p]; known && at.Before(then) && !s.gone[p] {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// hears reports whether the peer has answered lately.
+func (s *silence) hears(peer netip.Addr, now time.Time) bool {
+	at, known := s.heard[peer]
+	return known && now.Sub(at) <= suspect
+}
+
+// silent lists the peers that have answered before, but not for that long.
+func (s *silence) silent(now time.Time, long time.Duration) []netip.Addr {
+	var out []netip.Addr
+	for _, p := range s.peers {
+		if at, known := s.heard[p]; known && now.Sub(at) > long {
 			out = append(out, p)
 		}
 	}

@@ -14,9 +14,11 @@ var (
 	three = netip.MustParseAddr("198.18.0.13")
 )
 
+func always(netip.Addr) time.Duration { return patience }
+
 func TestSilence(t *testing.T) {
 	type at = map[netip.Addr][2]time.Duration // answers each tick, from and until
-	const always = time.Hour
+	const throughout = time.Hour
 	for name, tc := range map[string]struct {
 		peers  []netip.Addr
 		answer at
@@ -25,14 +27,14 @@ func TestSilence(t *testing.T) {
 		gone   []netip.Addr     // at the end, after 10 s
 		when   time.Duration    // of the first
 	}{
-		"all are there":              {peers: []netip.Addr{one, two}, answer: at{one: {0, always}, two: {0, always}}},
-		"one dies":                   {peers: []netip.Addr{one, two}, answer: at{one: {0, always}, two: {0, 3 * time.Second}}, died: []netip.Addr{two}, gone: []netip.Addr{two}, when: 5500 * time.Millisecond},
-		"a short pause":              {peers: []netip.Addr{one, two}, answer: at{one: {0, always}, two: {0, 9 * time.Second}}},
+		"all are there":              {peers: []netip.Addr{one, two}, answer: at{one: {0, throughout}, two: {0, throughout}}},
+		"one dies":                   {peers: []netip.Addr{one, two}, answer: at{one: {0, throughout}, two: {0, 3 * time.Second}}, died: []netip.Addr{two}, gone: []netip.Addr{two}, when: 5500 * time.Millisecond},
+		"a short pause":              {peers: []netip.Addr{one, two}, answer: at{one: {0, throughout}, two: {0, 9 * time.Second}}},
 		"the only other dies":        {peers: []netip.Addr{one}, answer: at{one: {0, 3 * time.Second}}, died: []netip.Addr{one}, gone: []netip.Addr{one}, when: 5500 * time.Millisecond},
 		"this node is cut off":       {peers: []netip.Addr{one, two}, answer: at{one: {0, 3 * time.Second}, two: {0, 3 * time.Second}}, died: []netip.Addr{one, two}, gone: []netip.Addr{one, two}, when: 5500 * time.Millisecond},
-		"echo requests are dropped":  {peers: []netip.Addr{one, two}, answer: at{one: {0, always}}},
-		"this process is frozen":     {peers: []netip.Addr{one, two}, answer: at{one: {0, always}, two: {0, always}}, stops: [2]time.Duration{2 * time.Second, 7 * time.Second}},
-		"it comes after a long time": {peers: []netip.Addr{one, two}, answer: at{one: {0, always}, two: {7 * time.Second, always}}},
+		"echo requests are dropped":  {peers: []netip.Addr{one, two}, answer: at{one: {0, throughout}}},
+		"this process is frozen":     {peers: []netip.Addr{one, two}, answer: at{one: {0, throughout}, two: {0, throughout}}, stops: [2]time.Duration{2 * time.Second, 7 * time.Second}},
+		"it comes after a long time": {peers: []netip.Addr{one, two}, answer: at{one: {0, throughout}, two: {7 * time.Second, throughout}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, start := newSilence(tc.peers), time.Now()
@@ -43,7 +45,7 @@ func TestSilence(t *testing.T) {
 					continue
 				}
 				if d >= tc.stops[1] || tc.stops[1] == 0 || d <= tc.stops[0] {
-					if found := s.judge(start.Add(d)); len(found) > 0 {
+					if found := s.judge(start.Add(d), always); len(found) > 0 {
 						if died = append(died, found...); when == 0 {
 							when = d
 						}
@@ -67,7 +69,7 @@ func TestReturn(t *testing.T) {
 	s.answered(one, now)
 	for range 6 {
 		now = now.Add(every)
-		s.judge(now)
+		s.judge(now, always)
 	}
 	if !slices.Equal(s.dead(), []netip.Addr{one}) {
 		t.Fatalf("dead: %v", s.dead())
@@ -144,7 +146,7 @@ func (u untouched) Close(context.Context, netip.Addr) error {
 	return nil
 }
 
-func (u untouched) Refuse(context.Context, []netip.Addr, time.Duration) error {
+func (u untouched) Refuse(context.Context, Refusal) error {
 	u.t.Error("connections are refused")
 	return nil
 }

@@ -2,10 +2,12 @@
 //
 // TCP cannot tell a dead peer from a silent one: a client that has sent its request and waits for the answer of a machine
 // without power waits for as long as its own time-outs say, in OpenStack's libraries up to minutes, and each new connection
-// to that machine costs another time-out. Two things are seen here instead:
+// to that machine costs another time-out. Three things are seen here instead:
 //
 //   - a controller that answers no echo request (ICMP, answered by its kernel however busy it is) for two seconds. Its
 //     connections are closed, and new ones are refused at once, until it answers again;
+//   - a controller that this node does not hear, but a third controller does: the network between the two is broken, and no
+//     machine. Quorums do not know such a state, so one of the two stands aside: see aside.go;
 //   - the virtual address that moves to another machine, which knows none of the connections made before. Most often it
 //     moves because a machine died: the new holder asks at once who is still there, and sends no requests to the others.
 //
@@ -18,6 +20,8 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
+	"sync"
 	"time"
 )
 
@@ -33,12 +37,23 @@ const (
 
 // Options of Run.
 type Options struct {
+	// Own is this controller's address.
+	Own netip.Addr
 	// Peers are the addresses of the other controllers.
 	Peers []netip.Addr
 	// VIP is the virtual address; the zero value while there is none.
 	VIP func() netip.Addr
 	// Absent is told which peers did not answer when the virtual address had just come to this node.
 	Absent func(ctx context.Context, peers []netip.Addr)
+	// Third asks one of the peers how long ago another one answered it. Without it nobody stands aside.
+	Third func(ctx context.Context, asked, about netip.Addr) (age time.Duration, err error)
+	// Contested is told that the virtual address came here although a peer that this node does not hear is alive, and may
+	// have it; the zero value: no longer.
+	Contested func(unheard netip.Addr)
+	// Aside is told that this node stands aside because it does not hear a peer; the zero value: no longer.
+	Aside func(unheard netip.Addr)
+	// Ears are told who answers.
+	Ears *Ears
 	// Connections are those of this node.
 	Connections Connections
 	Log         *slog.Logger
@@ -52,7 +67,16 @@ type Connections interface {
 	Abandon(ctx context.Context, remote netip.Addr) error
 	// Refuse has new ones, and whatever is still sent, refused at once, for these addresses and no others, and for as
 	// long as held at most.
-	Refuse(ctx context.Context, remotes []netip.Addr, held time.Duration) error
+	Refuse(ctx context.Context, r Refusal) error
+}
+
+// Refusal is with whom there are no connections.
+type Refusal struct {
+	// Dead do not hear this node anyway.
+	Dead []netip.Addr
+	// Avoided do; they too are refused at once when they begin. Only agents go on speaking to each other.
+	Avoided []netip.Addr
+	Held    time.Duration
 }
 
 // Run works until ctx ends, and takes its refusals back then.
@@ -68,13 +92,20 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	w := &watch{Options: o, silence: newSilence(o.Peers), askOne: echo.ask}
-	w.refuse(ctx) // what an agent before has left
+	w := &watch{Options: o, silence: newSilence(o.Peers), partial: newPartial(o.Own), words: make(chan word), askOne: echo.ask}
+	defer w.asking.Wait()
+	defer cancel() // before it waits
+	w.refuse(ctx)  // what an agent before has left
 	defer func() {
 		last, done := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer done()
+		w.endContest("this agent ends")
 		w.silence = newSilence(nil)
-		w.refuse(last)
+		if w.unheard.IsValid() {
+			w.comeBack(last, "this agent ends")
+		} else {
+			w.refuse(last)
+		}
 	}()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -82,17 +113,21 @@ func Run(ctx context.Context, o Options) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case peer := <-echo.answers:
-			w.answered(ctx, peer)
+		case a := <-echo.answers:
+			w.answered(ctx, a)
+		case heard := <-w.words:
+			w.testify(ctx, heard, time.Now())
 		case here := <-moved:
 			if here {
 				w.beginRoll(ctx, time.Now())
 			}
 			w.closeTo(ctx, o.VIP(), "the virtual address has moved")
+		case <-w.contest.next:
+			w.askContest(ctx, time.Now())
 		case <-w.roll:
 			w.callRoll(ctx, time.Now())
 		case <-tick.C:
-			w.judge(ctx)
+			w.judge(ctx, time.Now())
 			w.ask()
 		}
 	}
@@ -104,6 +139,15 @@ type watch struct {
 	silence *silence
 	renewed time.Time
 	askOne  func(netip.Addr)
+
+	contest contest
+	// Standing aside: see aside.go.
+	partial *partial
+	words   chan word
+	asking  sync.WaitGroup
+	unheard netip.Addr // because of whom this node stands aside; the zero value: it does not
+	// heardAgain is the first answer of the unheard one since it was silent.
+	heardAgain time.Time
 
 	// The roll call: see beginRoll.
 	roll  <-chan time.Time // nil: none is under way
@@ -117,20 +161,33 @@ func (w *watch) ask() {
 	}
 }
 
-func (w *watch) answered(ctx context.Context, peer netip.Addr) {
-	if w.silence.answered(peer, time.Now()) {
+func (w *watch) answered(ctx context.Context, a answer) {
+	peer, now := a.peer, time.Now()
+	w.Ears.heard(peer, a.asked)
+	if w.contest.about == peer {
+		w.endContest("it answers")
+	}
+	returned := w.silence.answered(peer, now)
+	if w.unheard != peer {
+		w.partial.forget(peer)
+	} else if w.heardAgain.IsZero() {
+		w.heardAgain = now
+	}
+	if returned {
 		w.Log.Info("answers again: connections to it are no longer refused", "peer", peer)
 		w.refuse(ctx)
 	}
 }
 
-func (w *watch) judge(ctx context.Context) {
-	died := w.silence.judge(time.Now())
-	if len(died) > 0 || len(w.silence.dead()) > 0 && time.Since(w.renewed) >= renew {
+func (w *watch) judge(ctx context.Context, now time.Time) {
+	died := w.silence.judge(now, w.partial.patience)
+	w.askThirds(ctx, now)
+	w.stand(ctx, now)
+	if len(died) > 0 || len(w.silence.dead()) > 0 && now.Sub(w.renewed) >= renew {
 		w.refuse(ctx)
 	}
 	for _, p := range died {
-		w.closeTo(ctx, p, "silent for "+patience.String())
+		w.closeTo(ctx, p, "it is silent")
 	}
 }
 
@@ -143,7 +200,15 @@ func (w *watch) closeTo(ctx context.Context, remote netip.Addr, why string) {
 
 func (w *watch) refuse(ctx context.Context) {
 	w.renewed = time.Now()
-	if err := w.Connections.Refuse(ctx, w.silence.dead(), held); err != nil {
-		w.Log.Warn("cannot refuse connections", "peers", w.silence.dead(), "err", err)
+	r := Refusal{Dead: w.silence.dead(), Held: held}
+	if w.unheard.IsValid() {
+		for _, p := range w.Peers {
+			if !slices.Contains(r.Dead, p) {
+				r.Avoided = append(r.Avoided, p)
+			}
+		}
+	}
+	if err := w.Connections.Refuse(ctx, r); err != nil {
+		w.Log.Warn("cannot refuse connections", "dead", r.Dead, "avoided", r.Avoided, "err", err)
 	}
 }

@@ -9,6 +9,7 @@ package recovery
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -233,12 +234,15 @@ const (
 	patienceAlive = 30 * time.Second
 	// patienceBoot: units that have just been started by the machine's boot must have come so far as to be seen.
 	patienceBoot = 10 * time.Second
+	// patienceMet: most are alive and hear each other. What Galera makes of that it makes in the same second.
+	patienceMet = 3 * time.Second
 	// patienceFounder: a founder's InnoDB may have much to recover before it serves.
 	patienceFounder = 5 * time.Minute
 )
 
 // Decide is the diagnosis.
 func Decide(c Case) Decision {
+	c.Evidence = c.corrected()
 	if d, ok := early(c); ok {
 		return d
 	}
@@ -448,7 +452,7 @@ func (c Case) patience(running, alive []string) (Decision, bool) {
 	case c.Epoch > 0:
 		return Decision{}, false
 	case len(c.majority()) > 0:
-		limit, why = patienceBoot, strings.Join(c.majority(), ", ")+" have just lost the Primary"
+		limit, why = patienceMet, strings.Join(c.majority(), ", ")+" have just lost the Primary"
 	case len(group) > 0 && !c.aside(group) && allIn(group, append(slices.Clone(running), alive...)):
 		limit, why = patienceSelf, "the saved views of "+strings.Join(group, ", ")+" are the same and complete: Galera can form the Primary again"
 	case len(alive) > 0:
@@ -655,6 +659,24 @@ func (c Case) majority() []string {
 		}
 	}
 	return nil
+}
+
+// corrected is the evidence without claims to be in a Primary that cannot be. A member that hears nobody any more goes on saying so until it has
+// given up agreeing with the others on a new view (evs.install_timeout), and has nothing acknowledged meanwhile. It tells how many they were: more
+// than can be left beside a majority that is alive in none.
+func (c Case) corrected() map[string]Evidence {
+	most := c.majority()
+	if len(most) == 0 {
+		return c.Evidence
+	}
+	out := maps.Clone(c.Evidence)
+	for name, e := range out {
+		if e.Server == Primary && e.Size > len(c.Members)-len(most) {
+			e.Server, e.Size = NonPrimary, 1
+			out[name] = e
+		}
+	}
+	return out
 }
 
 func (c Case) pinned() string {

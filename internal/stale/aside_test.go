@@ -1,0 +1,313 @@
+package stale
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// trio is three controllers whose agents run on a network of which any direction may be cut.
+type trio struct {
+	nodes []*trioNode
+	cut   map[[2]int]bool
+	off   map[int]bool
+	mute  map[int]bool // its agent answers no questions
+}
+
+type trioNode struct {
+	*watch
+	dead    Refusal
+	closed  []netip.Addr
+	left    time.Time // when it first stood aside
+	returns int
+	lost    time.Time // when it first gave the virtual address back
+	next    time.Time // its next tick
+}
+
+var trioAddresses = []netip.Addr{one, two, three}
+
+func (n *trioNode) Close(_ context.Context, a netip.Addr) error {
+	n.closed = append(n.closed, a)
+	return nil
+}
+func (n *trioNode) Abandon(context.Context, netip.Addr) error { return nil }
+func (n *trioNode) Refuse(_ context.Context, r Refusal) error {
+	n.dead = r
+	return nil
+}
+
+func newTrio() *trio {
+	s := &trio{cut: map[[2]int]bool{}, off: map[int]bool{}, mute: map[int]bool{}}
+	for i, own := range trioAddresses {
+		n := &trioNode{next: time.Now().Add(rand.N(every))}
+		peers := slices.DeleteFunc(slices.Clone(trioAddresses), func(a netip.Addr) bool { return a == own })
+		ears := &Ears{}
+		n.watch = &watch{silence: newSilence(peers), partial: newPartial(own), words: make(chan word),
+			askOne: func(netip.Addr) {}, Options: Options{Own: own, Peers: peers, Connections: n, Ears: ears, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+				Aside: func(a netip.Addr) {
+					switch {
+					case !a.IsValid():
+						n.returns++
+					case n.left.IsZero():
+						n.left = time.Now()
+					}
+				},
+				Contested: func(a netip.Addr) {
+					if a.IsValid() && n.lost.IsZero() {
+						n.lost = time.Now()
+					}
+				},
+				Absent: func(context.Context, []netip.Addr) {},
+				Third: func(_ context.Context, asked, about netip.Addr) (time.Duration, error) {
+					to := slices.Index(trioAddresses, asked)
+					if s.lost(i, to) || s.mute[to] || slices.Contains(s.nodes[to].dead.Dead, own) {
+						return 0, context.DeadlineExceeded
+					}
+					age, ok := s.nodes[to].Ears.Age(about)
+					if !ok {
+						return 0, context.DeadlineExceeded
+					}
+					return age, nil
+				}}}
+		s.nodes = append(s.nodes, n)
+	}
+	return s
+}
+
+// lost reports whether a request from a to b, or its answer, is.
+func (s *trio) lost(a, b int) bool {
+	return s.off[a] || s.off[b] || s.cut[[2]int{a, b}] || s.cut[[2]int{b, a}]
+}
+
+// run plays each node's loop for a time: ticks at a phase of its own, answers a millisecond after each.
+func (s *trio) run(t *testing.T, span time.Duration) {
+	end := time.Now().Add(span)
+	for {
+		i := 0
+		for j, n := range s.nodes {
+			if n.next.Before(s.nodes[i].next) {
+				i = j
+			}
+		}
+		n := s.nodes[i]
+		if !n.next.Before(end) {
+			time.Sleep(time.Until(end))
+			return
+		}
+		time.Sleep(time.Until(n.next))
+		n.next = n.next.Add(every)
+		if s.off[i] {
+			continue
+		}
+		n.judge(t.Context(), time.Now())
+		for j, peer := range trioAddresses {
+			if j != i && !s.lost(i, j) {
+				n.answered(t.Context(), answer{peer, time.Now()})
+			}
+		}
+		s.words(t, n)
+	}
+}
+
+// words has a node read what it was told.
+func (s *trio) words(t *testing.T, n *trioNode) {
+	for {
+		synctest.Wait()
+		select {
+		case said := <-n.words:
+			n.testify(t.Context(), said, time.Now())
+		case <-n.contest.next:
+			n.askContest(t.Context(), time.Now())
+		default:
+			return
+		}
+	}
+}
+
+// alone lists the nodes that stand aside.
+func (s *trio) alone() []int {
+	var out []int
+	for i, n := range s.nodes {
+		if n.unheard.IsValid() {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+func (s *trio) end() {
+	for _, n := range s.nodes {
+		n.asking.Wait()
+	}
+}
+
+func TestStandingAside(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fault func(*trio)
+		want  []int // stand aside after six seconds
+	}{
+		"nothing":                         {func(*trio) {}, nil},
+		"one way, the first is not heard": {func(s *trio) { s.cut[[2]int{0, 1}] = true }, []int{1}},
+		"one way, the other direction":    {func(s *trio) { s.cut[[2]int{1, 0}] = true }, []int{1}},
+		"both ways":                       {func(s *trio) { s.cut[[2]int{0, 2}], s.cut[[2]int{2, 0}] = true, true }, []int{2}},
+		"the last two":                    {func(s *trio) { s.cut[[2]int{2, 1}] = true }, []int{2}},
+		"a power cut":                     {func(s *trio) { s.off[0] = true }, nil},
+		"one is cut off":                  {func(s *trio) { s.cut[[2]int{0, 1}], s.cut[[2]int{2, 0}] = true, true }, nil},
+		"two are off":                     {func(s *trio) { s.off[0], s.off[1] = true, true }, nil},
+		"the third says nothing":          {func(s *trio) { s.cut[[2]int{0, 1}], s.mute[2] = true, true }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newTrio()
+				defer s.end()
+				s.run(t, 3*time.Second)
+				tc.fault(s)
+				s.run(t, 6*time.Second)
+				if got := s.alone(); !slices.Equal(got, tc.want) {
+					t.Fatalf("aside: %v, want %v", got, tc.want)
+				}
+				for _, i := range tc.want {
+					if n := s.nodes[i]; len(n.dead.Dead)+len(n.dead.Avoided) != 2 || len(n.closed) < 2 {
+						t.Errorf("stands aside, refuses %+v, and closed those to %v", n.dead, n.closed)
+					}
+				}
+				clear(s.cut)
+				clear(s.off)
+				s.run(t, 6*time.Second)
+				if got := s.alone(); len(got) > 0 {
+					t.Errorf("mended, still aside: %v", got)
+				}
+				for i, n := range s.nodes {
+					if len(n.dead.Dead)+len(n.dead.Avoided) > 0 {
+						t.Errorf("mended, %d still refuses %+v", i, n.dead)
+					}
+				}
+			})
+		})
+	}
+}
+
+// The virtual address came here because its holder is not heard.
+func TestContest(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fault  func(*trio)
+		came   int // the node that it came to
+		silent netip.Addr
+		gives  bool // it back
+	}{
+		"the holder is dead":         {func(s *trio) { s.off[0] = true }, 1, one, false},
+		"the holder is alive":        {func(s *trio) { s.cut[[2]int{0, 1}] = true }, 1, one, true},
+		"the holder is to give way":  {func(s *trio) { s.cut[[2]int{1, 0}] = true }, 0, two, false},
+		"the third is not heard too": {func(s *trio) { s.cut[[2]int{1, 0}], s.cut[[2]int{2, 1}] = true, true }, 1, one, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newTrio()
+				defer s.end()
+				s.run(t, 3*time.Second)
+				tc.fault(s)
+				s.run(t, 300*time.Millisecond)
+				n, came := s.nodes[tc.came], time.Now()
+				n.began = came
+				n.beginContest(t.Context(), []netip.Addr{tc.silent}, came)
+				for range 10 * 10 {
+					s.run(t, 100*time.Millisecond)
+					s.words(t, n)
+				}
+				if gave := !n.lost.IsZero(); gave != tc.gives {
+					t.Fatalf("gave it back: %v, want %v", gave, tc.gives)
+				}
+				if tc.gives && n.lost.Sub(came) > every+2*contestEvery {
+					t.Errorf("gave it back after %s", n.lost.Sub(came))
+				}
+				if n.contest.about.IsValid() {
+					t.Error("it does not end")
+				}
+			})
+		})
+	}
+}
+
+// Whatever the phases of their ticks: the one that stays must not close its connections before the other is out.
+func TestAsideBeforeTheOtherCloses(t *testing.T) {
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			s := newTrio()
+			defer s.end()
+			s.run(t, 3*time.Second)
+			s.cut[[2]int{0, 1}] = true
+			for range 100 {
+				s.run(t, 50*time.Millisecond)
+				if slices.Contains(s.nodes[0].closed, two) {
+					break
+				}
+			}
+			if left := s.nodes[1].left; left.IsZero() {
+				t.Error("it closed its connections before the other stood aside")
+			}
+		})
+	}
+}
+
+// The one that stands aside comes back when the other is dead: the two that are left are a majority only together.
+func TestAsideEndsWithTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTrio()
+		defer s.end()
+		s.run(t, 3*time.Second)
+		s.cut[[2]int{0, 1}] = true
+		s.run(t, 6*time.Second)
+		s.off[0] = true
+		s.run(t, 6*time.Second)
+		if got := s.alone(); len(got) > 0 {
+			t.Errorf("aside: %v", got)
+		}
+		if n := s.nodes[1]; slices.Contains(n.dead.Avoided, three) || slices.Contains(n.dead.Dead, three) {
+			t.Errorf("it refuses the only other: %+v", n.dead)
+		}
+	})
+}
+
+// However links break and heal: of three never two stand aside for long, and none while nothing is broken.
+func TestNeverTwoAside(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		type change struct {
+			From, To int
+			Cut      bool
+			Off      int
+		}
+		changes := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) change {
+			return change{rapid.IntRange(0, 2).Draw(rt, "from"), rapid.IntRange(0, 2).Draw(rt, "to"), rapid.Bool().Draw(rt, "cut"), rapid.IntRange(0, 5).Draw(rt, "off")}
+		}), 0, 6).Draw(rt, "changes")
+		synctest.Test(t, func(t *testing.T) {
+			s := newTrio()
+			defer s.end()
+			s.run(t, 3*time.Second)
+			for _, c := range changes {
+				s.cut[[2]int{c.From, c.To}] = c.Cut
+				s.off = map[int]bool{}
+				if c.Off < 3 {
+					s.off[c.Off] = true
+				}
+				s.run(t, 8*time.Second)
+				if got := slices.DeleteFunc(s.alone(), func(i int) bool { return s.off[i] }); len(got) > 1 {
+					rt.Fatalf("aside: %v after %+v", got, changes)
+				}
+			}
+			clear(s.cut)
+			s.off = map[int]bool{}
+			s.run(t, 8*time.Second)
+			if got := s.alone(); len(got) > 0 {
+				rt.Fatalf("all is well, and aside: %v", got)
+			}
+		})
+	})
+}
