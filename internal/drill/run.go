@@ -395,6 +395,8 @@ func (x *run) switchOff(ctx context.Context) error {
 			at = 0
 		case s.Lost != "":
 			at += lostFirst
+		case s.Waits != "" && i == 0:
+			at = s.Spread // the last one: two that outlive it for seconds go on without it, and rightly begin without it
 		}
 		wg.Go(func() {
 			if !pause(ctx, at) {

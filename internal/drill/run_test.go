@@ -385,6 +385,30 @@ func TestRuns(t *testing.T) {
 	}
 }
 
+// Members that went on without the one that stays away need not wait for it.
+func TestWhoStaysAwayGoesLast(t *testing.T) {
+	for seed := range uint64(20) {
+		s := &site{vip: "ctl1", stuck: "galera"}
+		r := runnerFor(t, s)
+		synctest.Test(t, func(t *testing.T) {
+			if _, err := r.Run(t.Context(), drillNamed(t, "galera-one-member-gone"), seed); err != nil {
+				t.Fatal(err)
+			}
+		})
+		var cut, on []string
+		for _, line := range s.log {
+			if node, ok := strings.CutPrefix(line, "cut "); ok {
+				cut = append(cut, node)
+			} else if node, ok := strings.CutPrefix(line, "on "); ok && !slices.Contains(on, node) {
+				on = append(on, node)
+			}
+		}
+		if len(cut) != 3 || len(on) != 3 || cut[2] != on[2] {
+			t.Errorf("seed %d: cut %v, on %v", seed, cut, on)
+		}
+	}
+}
+
 func TestRunMeasures(t *testing.T) {
 	s := &site{vip: "ctl1", failover: 300 * ms, rejoin: 20 * time.Second, acks: Acks{Written: 9}}
 	r := runnerFor(t, s)
