@@ -60,14 +60,9 @@ func (m middle) elsewhere(ctx context.Context) (unheard, by netip.Addr, ok bool)
 
 // yieldToMiddle gives the lead up by yield if another controller is the better place for it, seen twice in a row. An apply is led to its end.
 func (a *Agent) yieldToMiddle(ctx context.Context, s store.Store, yield func()) {
-	m := middle{age: a.ears.Age, heard: func(ctx context.Context, asked, about netip.Addr) (time.Duration, error) {
+	m := middle{peers: a.others(), age: a.ears.Age, heard: func(ctx context.Context, asked, about netip.Addr) (time.Duration, error) {
 		return a.peers.Heard(ctx, agentAddr(asked), about)
 	}}
-	for _, member := range a.Config.Members {
-		if member.Address != a.Config.Address {
-			m.peers = append(m.peers, member.Address)
-		}
-	}
 	for times := 0; pause(ctx, middleEvery); {
 		if time.Since(a.yielded) < yieldAgain {
 			continue

@@ -19,19 +19,25 @@ import (
 
 // endStale ends connections to controllers that have died, until ctx ends.
 func (a *Agent) endStale(ctx context.Context) {
-	o := stale.Options{Own: a.Config.Address, Connections: stale.Kernel{Host: a.Host, Agents: model.PortAgent}, Log: a.Log, VIP: a.vip,
+	o := stale.Options{Own: a.Config.Address, Peers: a.others(), Connections: stale.Kernel{Host: a.Host, Agents: model.PortAgent}, Log: a.Log, VIP: a.vip,
 		Absent: a.passOver, Third: a.askThird, Aside: a.aside.set, Contested: a.aside.contest, Ears: &a.ears}
-	for _, m := range a.Config.Members {
-		if m.Address != a.Config.Address {
-			o.Peers = append(o.Peers, m.Address)
-		}
-	}
 	for ctx.Err() == nil {
 		if err := stale.Run(ctx, o); err != nil {
 			a.Log.Warn("connections to dead machines are not ended", "err", err)
 			pause(ctx, time.Minute)
 		}
 	}
+}
+
+// others are the addresses of the other controllers.
+func (a *Agent) others() []netip.Addr {
+	var out []netip.Addr
+	for _, m := range a.Config.Members {
+		if m.Address != a.Config.Address {
+			out = append(out, m.Address)
+		}
+	}
+	return out
 }
 
 // vip is the virtual address, the zero value while the spec is not known.

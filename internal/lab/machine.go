@@ -240,22 +240,16 @@ func (l *Lab) console(node string) string {
 	return filepath.Join(l.Dir(), "nodes", node, "console.log")
 }
 
-// controlSequence is what systemd writes on a console to colour words and to move about (ECMA-48, 5.4).
-var controlSequence = regexp.MustCompile("\x1b\\[[0-?]*[ -/]*[@-~]")
+// controls are what systemd writes on a console to colour words and to move about (ECMA-48, 5.4).
+var controls = regexp.MustCompile("\x1b\\[[0-?]*[ -/]*[@-~]|\r")
 
-// lastWords are the last lines on the machine's console.
+// lastWords are the last lines on the machine's console, without what only a terminal understands.
 func (l *Lab) lastWords(node string, n int) string {
 	text, err := os.ReadFile(l.console(node))
 	if err != nil {
 		return ""
 	}
-	return lastPlain(text, n)
-}
-
-// lastPlain are the last n lines, without what only a terminal understands.
-func lastPlain(text []byte, n int) string {
-	lines := strings.FieldsFunc(controlSequence.ReplaceAllString(string(text), ""), func(r rune) bool { return r == '\r' || r == '\n' })
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+	return lastLines(controls.ReplaceAll(text, nil), n)
 }
 
 // awaitInit watches until the machine's init runs.

@@ -149,6 +149,19 @@ func (s *trio) end() {
 	}
 }
 
+// withTrio runs f where the fault has just come upon three controllers that heard each other.
+func withTrio(t *testing.T, name string, fault func(*trio), f func(t *testing.T, s *trio)) {
+	t.Run(name, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newTrio()
+			defer s.end()
+			s.run(t, 3*time.Second)
+			fault(s)
+			f(t, s)
+		})
+	})
+}
+
 func TestStandingAside(t *testing.T) {
 	for name, tc := range map[string]struct {
 		fault func(*trio)
@@ -164,33 +177,27 @@ func TestStandingAside(t *testing.T) {
 		"two are off":                     {func(s *trio) { s.off[0], s.off[1] = true, true }, nil},
 		"the third says nothing":          {func(s *trio) { s.cut[[2]int{0, 1}], s.mute[2] = true, true }, nil},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := newTrio()
-				defer s.end()
-				s.run(t, 3*time.Second)
-				tc.fault(s)
-				s.run(t, 6*time.Second)
-				if got := s.alone(); !slices.Equal(got, tc.want) {
-					t.Fatalf("aside: %v, want %v", got, tc.want)
+		withTrio(t, name, tc.fault, func(t *testing.T, s *trio) {
+			s.run(t, 6*time.Second)
+			if got := s.alone(); !slices.Equal(got, tc.want) {
+				t.Fatalf("aside: %v, want %v", got, tc.want)
+			}
+			for _, i := range tc.want {
+				if n := s.nodes[i]; len(n.dead.Dead)+len(n.dead.Avoided) != 2 || len(n.closed) < 2 {
+					t.Errorf("stands aside, refuses %+v, and closed those to %v", n.dead, n.closed)
 				}
-				for _, i := range tc.want {
-					if n := s.nodes[i]; len(n.dead.Dead)+len(n.dead.Avoided) != 2 || len(n.closed) < 2 {
-						t.Errorf("stands aside, refuses %+v, and closed those to %v", n.dead, n.closed)
-					}
+			}
+			clear(s.cut)
+			clear(s.off)
+			s.run(t, 6*time.Second)
+			if got := s.alone(); len(got) > 0 {
+				t.Errorf("mended, still aside: %v", got)
+			}
+			for i, n := range s.nodes {
+				if len(n.dead.Dead)+len(n.dead.Avoided) > 0 {
+					t.Errorf("mended, %d still refuses %+v", i, n.dead)
 				}
-				clear(s.cut)
-				clear(s.off)
-				s.run(t, 6*time.Second)
-				if got := s.alone(); len(got) > 0 {
-					t.Errorf("mended, still aside: %v", got)
-				}
-				for i, n := range s.nodes {
-					if len(n.dead.Dead)+len(n.dead.Avoided) > 0 {
-						t.Errorf("mended, %d still refuses %+v", i, n.dead)
-					}
-				}
-			})
+			}
 		})
 	}
 }
@@ -208,30 +215,24 @@ func TestContest(t *testing.T) {
 		"the holder is to give way":  {func(s *trio) { s.cut[[2]int{1, 0}] = true }, 0, two, false},
 		"the third is not heard too": {func(s *trio) { s.cut[[2]int{1, 0}], s.cut[[2]int{2, 1}] = true, true }, 1, one, false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := newTrio()
-				defer s.end()
-				s.run(t, 3*time.Second)
-				tc.fault(s)
-				s.run(t, 300*time.Millisecond)
-				n, came := s.nodes[tc.came], time.Now()
-				n.began = came
-				n.beginContest(t.Context(), []netip.Addr{tc.silent}, came)
-				for range 10 * 10 {
-					s.run(t, 100*time.Millisecond)
-					s.words(t, n)
-				}
-				if gave := !n.lost.IsZero(); gave != tc.gives {
-					t.Fatalf("gave it back: %v, want %v", gave, tc.gives)
-				}
-				if tc.gives && n.lost.Sub(came) > every+2*contestEvery {
-					t.Errorf("gave it back after %s", n.lost.Sub(came))
-				}
-				if n.contest.about.IsValid() {
-					t.Error("it does not end")
-				}
-			})
+		withTrio(t, name, tc.fault, func(t *testing.T, s *trio) {
+			s.run(t, 300*time.Millisecond)
+			n, came := s.nodes[tc.came], time.Now()
+			n.began = came
+			n.beginContest(t.Context(), []netip.Addr{tc.silent}, came)
+			for range 10 * 10 {
+				s.run(t, 100*time.Millisecond)
+				s.words(t, n)
+			}
+			if gave := !n.lost.IsZero(); gave != tc.gives {
+				t.Fatalf("gave it back: %v, want %v", gave, tc.gives)
+			}
+			if tc.gives && n.lost.Sub(came) > every+2*contestEvery {
+				t.Errorf("gave it back after %s", n.lost.Sub(came))
+			}
+			if n.contest.about.IsValid() {
+				t.Error("it does not end")
+			}
 		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -119,7 +120,7 @@ func part(t *testing.T, cluster, name string, f func(t *testing.T)) {
 		if r.code == 0 {
 			continue
 		}
-		if console, err := exec.Command("tail", "-c", "1500", "/var/lib/nines-lab/"+labName+"/nodes/"+node+"/console.log").Output(); err == nil {
+		if console, err := exec.Command("tail", "-c", "1500", filepath.Join(filepath.Dir(cluster), "nodes", node, "console.log")).Output(); err == nil {
 			t.Logf("the console of %s ends with %q", node, console)
 		}
 	}
