@@ -9,6 +9,8 @@ LDFLAGS := -s -w -X nines/internal/cli.version=$(VERSION)
 # The lab tests' own lab: it never meets one that a person runs.
 E2E_LAB ?= e2e
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
+# Says once more at the end which tests failed, and why.
+GOTESTSUM := gotest.tools/gotestsum@v1.13.0
 
 .PHONY: build test unit e2e race lint fuzz bench lab clean FORCE
 
@@ -38,7 +40,7 @@ unit: tools
 # Skipped with one clear line without root or where systemd-nspawn cannot run.
 e2e: build
 	$(if $(filter 0,$(shell id -u)),$(call need,curl,curl))
-	NINES=$(CURDIR)/bin/nines NINES_E2E_LAB=$(E2E_LAB) $(GO) test -count=1 -timeout 42m -v ./test/e2e/...
+	NINES=$(CURDIR)/bin/nines NINES_E2E_LAB=$(E2E_LAB) $(GO) run $(GOTESTSUM) --format standard-verbose -- -count=1 -timeout 42m ./test/e2e/...
 
 race: tools
 	$(GO) test -race -count=3 $$($(GO) list ./... | grep -v /test/e2e)

@@ -24,10 +24,11 @@ type broker struct {
 
 	turn chan struct{} // held by the one that connects
 
-	mu      sync.Mutex
-	session *session
-	next    int         // host to try next
-	seen    map[int]int // message -> times consumed
+	mu       sync.Mutex
+	session  *session    // the publisher's
+	consumer *session    // nil: none is connected
+	next     int         // host to try next
+	seen     map[int]int // message -> times consumed
 }
 
 type brokerConfig struct {
@@ -42,6 +43,43 @@ type session struct {
 	ch   *amqp.Channel
 	raw  net.Conn
 	gone chan *amqp.Error
+	asks chan question
+	over chan struct{} // closed when nobody answers asks any more
+}
+
+// question asks whether a message was put into a queue.
+type question struct {
+	message string
+	answer  chan<- bool
+}
+
+// answer knows the messages that came back, until the channel ends. The broker returns a message that no queue takes, and then confirms it
+// all the same. The library hands over what came back before it reads the confirm, so a question asked after that is answered right.
+func (s *session) answer(back <-chan amqp.Return) {
+	defer close(s.over)
+	returned := map[string]bool{}
+	for {
+		select {
+		case r, open := <-back:
+			if !open {
+				return
+			}
+			returned[r.MessageId] = true
+		case q := <-s.asks:
+			q.answer <- !returned[q.message]
+		}
+	}
+}
+
+// routed says of a confirmed message whether a queue took it; of one whose channel has ended since nobody knows, so it says no.
+func (s *session) routed(message string) bool {
+	answer := make(chan bool, 1)
+	select {
+	case s.asks <- question{message, answer}:
+		return <-answer
+	case <-s.over:
+		return false
+	}
 }
 
 // drop ends the connection without a goodbye: a dead peer would never answer one.
@@ -61,6 +99,8 @@ const (
 	dialTimeout    = time.Second
 	// heartbeat lets a silent peer be noticed; requests have their own, shorter time-outs.
 	heartbeat = 2 * time.Second
+	// deliveryLimit is for how long nothing may come while a message is missing.
+	deliveryLimit = 20 * time.Second
 	// unusedQueue removes the queue of a drill whose process died.
 	unusedQueue = 30 * time.Minute
 )
@@ -93,8 +133,9 @@ func (b *broker) publish(ctx context.Context, n int, l *Ledger) error {
 	if err != nil {
 		return plain(err)
 	}
-	confirm, err := s.ch.PublishWithDeferredConfirm("", b.conf.queue, false, false, amqp.Publishing{
-		DeliveryMode: amqp.Persistent, Body: []byte(strconv.Itoa(n)),
+	message := strconv.Itoa(n)
+	confirm, err := s.ch.PublishWithDeferredConfirm("", b.conf.queue, true, false, amqp.Publishing{ // mandatory: a queue must take it
+		DeliveryMode: amqp.Persistent, MessageId: message, Body: []byte(message),
 	})
 	if err != nil {
 		s.drop()
@@ -107,6 +148,8 @@ func (b *broker) publish(ctx context.Context, n int, l *Ledger) error {
 		return errors.New("no confirm in time")
 	case !ok:
 		return errors.New("not confirmed: refused, or the connection broke")
+	case !s.routed(message):
+		return errors.New("confirmed, but no queue took it")
 	}
 	l.Ack(KindMessage, n)
 	return nil
@@ -177,7 +220,7 @@ func (b *broker) dial(ctx context.Context, host string) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{gone: make(chan *amqp.Error, 1)}
+	s := &session{gone: make(chan *amqp.Error, 1), asks: make(chan question), over: make(chan struct{})}
 	conf := amqp.Config{
 		Vhost: b.conf.vhost, Heartbeat: heartbeat, Locale: "en_US",
 		SASL:            []amqp.Authentication{&amqp.PlainAuth{Username: b.conf.user, Password: b.conf.password}},
@@ -205,6 +248,7 @@ func (b *broker) dial(ctx context.Context, host string) (*session, error) {
 		return nil, err
 	}
 	s.ch.NotifyClose(s.gone)
+	go s.answer(s.ch.NotifyReturn(make(chan amqp.Return)))
 	return s, nil
 }
 
@@ -218,12 +262,29 @@ func (b *broker) consume(ctx context.Context) {
 			}
 			continue
 		}
+		b.consumes(s)
 		if deliveries, err := subscribe(s, b.conf.queue); err == nil {
 			b.take(ctx, deliveries)
 		} else {
 			pause(ctx, 100*time.Millisecond)
 		}
+		b.consumes(nil)
 		s.drop()
+	}
+}
+
+func (b *broker) consumes(s *session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.consumer = s
+}
+
+// consumeAnew has the consumer connect to another member.
+func (b *broker) consumeAnew() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.consumer != nil {
+		b.consumer.drop()
 	}
 }
 
@@ -253,9 +314,39 @@ func (b *broker) take(ctx context.Context, deliveries <-chan amqp.Delivery) {
 	}
 }
 
-// drain waits until every confirmed message was consumed, or nothing has come for a while, and returns what came how often.
-func (b *broker) drain(ctx context.Context, acked []int) map[int]int {
-	const quiet = 20 * time.Second
+// delivered is what became of confirmed messages.
+type delivered struct {
+	missing  []int // never came
+	stuck    []int // came only to a consumer that connected anew
+	repeated int   // came more than once
+}
+
+// drain waits until every confirmed message was consumed, or nothing has come for a while. If some are missing then it looks,
+// and waits once more with a new consumer.
+func (b *broker) drain(ctx context.Context, acked []int, look func()) delivered {
+	seen := b.await(ctx, acked)
+	late := missing(acked, seen)
+	if len(late) > 0 {
+		look()
+		b.consumeAnew()
+		seen = b.await(ctx, acked)
+	}
+	d := delivered{missing: missing(acked, seen)}
+	for _, n := range late {
+		if seen[n] > 0 {
+			d.stuck = append(d.stuck, n)
+		}
+	}
+	for _, times := range seen {
+		if times > 1 {
+			d.repeated++
+		}
+	}
+	return d
+}
+
+// await returns what came how often, once all is there or nothing has come for a while.
+func (b *broker) await(ctx context.Context, acked []int) map[int]int {
 	last, since := -1, time.Now()
 	for {
 		b.mu.Lock()
@@ -264,7 +355,7 @@ func (b *broker) drain(ctx context.Context, acked []int) map[int]int {
 		if len(seen) != last {
 			last, since = len(seen), time.Now()
 		}
-		if missing(acked, seen) == 0 || time.Since(since) > quiet || !pause(ctx, 100*time.Millisecond) {
+		if len(missing(acked, seen)) == 0 || time.Since(since) > deliveryLimit || !pause(ctx, 100*time.Millisecond) {
 			return seen
 		}
 	}

@@ -451,8 +451,12 @@ type Instance interface {
 type Acks struct {
 	Written int `json:"written"` // acknowledged to the probes
 	Lost    int `json:"lost"`    // of these, not there afterwards
+	// Stuck counts messages that came only to a consumer that connected anew after the load: not lost, but nobody would have got them.
+	Stuck int `json:"stuck"`
 	// Repeated counts messages delivered more than once: allowed, but shown.
 	Repeated int `json:"repeated"`
+	// Which says which writes were lost or stuck, and what the members said of them; the report has it among its notes.
+	Which []string `json:"-"`
 }
 
 // Workload is the load of a drill and what is known through it. Network is the real one.

@@ -86,13 +86,13 @@ func ReadLedger(r io.Reader) (map[string][]int, error) {
 	}
 }
 
-// missing counts the numbers that are not in have.
-func missing(acked []int, have map[int]int) int {
-	n := 0
+// missing returns the numbers that are not in have.
+func missing(acked []int, have map[int]int) []int {
+	var out []int
 	for _, a := range acked {
 		if have[a] == 0 {
-			n++
+			out = append(out, a)
 		}
 	}
-	return n
+	return out
 }

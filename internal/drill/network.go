@@ -165,91 +165,151 @@ func (w *Network) Locate(ctx context.Context, t Target) (string, error) {
 	return "", fmt.Errorf("find %s: %q is no node of the cluster", t, name)
 }
 
-// queueLeader asks the brokers' management API, one after the other.
+// queue is what a broker says of the probed queue.
+type queue struct {
+	Leader    string   `json:"leader"`
+	Members   []string `json:"members"`
+	Online    []string `json:"online"`
+	Ready     int      `json:"messages_ready"`
+	Unacked   int      `json:"messages_unacknowledged"`
+	Consumers int      `json:"consumers"`
+}
+
+// leader is the node that leads; empty: none.
+func (q queue) leader() string {
+	_, host, _ := strings.Cut(q.Leader, "@") // rabbit@ctl1
+	name, _, _ := strings.Cut(host, ".")
+	return name
+}
+
+func (q queue) String() string {
+	return fmt.Sprintf("led by %s, %d of %d members online, %d messages ready, %d unacknowledged, %d consumers",
+		q.Leader, len(q.Online), len(q.Members), q.Ready, q.Unacked, q.Consumers)
+}
+
 func (w *Network) queueLeader(ctx context.Context) (string, error) {
-	password, err := w.Credentials.Secret(ctx, secretBrokerAdmin)
+	q, err := w.askQueue(ctx)
 	if err != nil {
 		return "", err
+	}
+	return q.leader(), nil
+}
+
+// askQueue asks the brokers' management API, one after the other, until one knows the queue's leader.
+func (w *Network) askQueue(ctx context.Context) (queue, error) {
+	password, err := w.Credentials.Secret(ctx, secretBrokerAdmin)
+	if err != nil {
+		return queue{}, err
 	}
 	client := httpClient(w.tls, false)
 	var errs []error
 	for _, n := range w.Cluster.Controllers() {
 		u := "https://" + hostPort(n.Address(), model.PortRabbitMQAdmin) + "/api/queues/" + probeVHost + "/" + url.PathEscape(w.broker.conf.queue)
-		leader, err := askLeader(ctx, client, u, password)
+		q, err := askQueue(ctx, client, u, password)
 		if err == nil {
-			return leader, nil
+			return q, nil
 		}
 		errs = append(errs, err)
 	}
-	return "", errors.Join(errs...)
+	return queue{}, errors.Join(errs...)
 }
 
-func askLeader(ctx context.Context, client *http.Client, u, password string) (string, error) {
+func askQueue(ctx context.Context, client *http.Client, u, password string) (queue, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
 	if err != nil {
-		return "", err
+		return queue{}, err
 	}
 	req.SetBasicAuth(brokerAdmin, password)
 	resp, err := client.Do(req)
 	if err != nil {
-		return "", err
+		return queue{}, err
 	}
 	defer resp.Body.Close()
-	var queue struct {
-		Leader string `json:"leader"`
+	var q queue
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&q); err != nil {
+		return queue{}, fmt.Errorf("%s: HTTP %d: %w", req.URL.Host, resp.StatusCode, err)
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&queue); err != nil {
-		return "", fmt.Errorf("%s: HTTP %d: %w", req.URL.Host, resp.StatusCode, err)
+	if q.leader() == "" {
+		return queue{}, fmt.Errorf("%s: HTTP %d, the queue has no leader", req.URL.Host, resp.StatusCode)
 	}
-	_, name, ok := strings.Cut(queue.Leader, "@") // rabbit@ctl1
-	if !ok {
-		return "", fmt.Errorf("%s: HTTP %d, the queue has no leader", req.URL.Host, resp.StatusCode)
-	}
-	name, _, _ = strings.Cut(name, ".")
-	return name, nil
+	return q, nil
 }
 
 // Verify implements Workload.
 func (w *Network) Verify(ctx context.Context) (Acks, error) {
 	var acks Acks
 	if w.rows != nil {
-		acked, err := w.ledger.Acked(KindRow)
-		if err != nil {
+		if err := w.verifyRows(ctx, &acks); err != nil {
 			return acks, err
 		}
-		acks.Written += len(acked)
-		lost := map[int]bool{}
-		for _, n := range w.Cluster.Controllers() {
-			have, err := w.rows.on(ctx, hostPort(n.Address(), model.PortMariaDB))
-			if err != nil {
-				return acks, fmt.Errorf("rows on %s: %w", n.Name, err)
-			}
-			for _, a := range acked {
-				if have[a] == 0 {
-					lost[a] = true
-				}
-			}
-		}
-		acks.Lost += len(lost)
 	}
-	if w.broker == nil {
-		return acks, nil
-	}
-	acked, err := w.ledger.Acked(KindMessage)
-	if err != nil {
-		return acks, err
-	}
-	have := w.broker.drain(ctx, acked)
-	acks.Written += len(acked)
-	acks.Lost += missing(acked, have)
-	for _, times := range have {
-		if times > 1 {
-			acks.Repeated++
+	if w.broker != nil {
+		if err := w.verifyMessages(ctx, &acks); err != nil {
+			return acks, err
 		}
 	}
 	return acks, nil
+}
+
+// verifyRows: a row that one member lacks is lost.
+func (w *Network) verifyRows(ctx context.Context, acks *Acks) error {
+	acked, err := w.ledger.Acked(KindRow)
+	if err != nil {
+		return err
+	}
+	acks.Written += len(acked)
+	lost := map[int]bool{}
+	for _, n := range w.Cluster.Controllers() {
+		have, err := w.rows.on(ctx, hostPort(n.Address(), model.PortMariaDB))
+		if err != nil {
+			return fmt.Errorf("rows on %s: %w", n.Name, err)
+		}
+		lacks := missing(acked, have)
+		if len(lacks) > 0 {
+			acks.Which = append(acks.Which, fmt.Sprintf("%s lacks the rows %s", n.Name, some(lacks)))
+		}
+		for _, a := range lacks {
+			lost[a] = true
+		}
+	}
+	acks.Lost += len(lost)
+	return nil
+}
+
+func (w *Network) verifyMessages(ctx context.Context, acks *Acks) error {
+	acked, err := w.ledger.Acked(KindMessage)
+	if err != nil {
+		return err
+	}
+	acks.Written += len(acked)
+	said := "nobody was asked about the queue"
+	d := w.broker.drain(ctx, acked, func() {
+		if q, err := w.askQueue(ctx); err != nil {
+			said = "of the queue is known: " + failure(err)
+		} else {
+			said = "the queue was then " + q.String()
+		}
+	})
+	acks.Lost += len(d.missing)
+	acks.Stuck, acks.Repeated = len(d.stuck), d.repeated
+	if len(d.missing) > 0 {
+		acks.Which = append(acks.Which, fmt.Sprintf("confirmed messages that never came: %s; %s", some(d.missing), said))
+	}
+	if len(d.stuck) > 0 {
+		acks.Which = append(acks.Which, fmt.Sprintf("confirmed messages that came only to a consumer that connected anew: %s; %s", some(d.stuck), said))
+	}
+	return nil
+}
+
+// some names the first of many numbers.
+func some(numbers []int) string {
+	const most = 20
+	if len(numbers) <= most {
+		return strings.Trim(fmt.Sprint(numbers), "[]")
+	}
+	return fmt.Sprintf("%s and %d more", some(numbers[:most]), len(numbers)-most)
 }
 
 // Close implements Workload. It may be called after a failed Open.

@@ -91,6 +91,9 @@ func judge(limits []Limit, e evidence) []string {
 	if e.acks.Lost > 0 {
 		why = append(why, fmt.Sprintf("%d acknowledged writes of %d are lost", e.acks.Lost, e.acks.Written))
 	}
+	if e.acks.Stuck > 0 {
+		why = append(why, fmt.Sprintf("%d confirmed messages came only to a consumer that connected anew", e.acks.Stuck))
+	}
 	if !e.whole {
 		why = append(why, "the cluster was not whole again in time")
 	}

@@ -27,6 +27,7 @@ func TestJudge(t *testing.T) {
 		"limit without a probe": {Limit{Probe: "other", NoFailures: true}, probe(1, 5), nil, false},
 		"no request":            {second, ProbeReport{Name: ProbeAPI}, nil, true},
 		"lost":                  {second, probe(0, 0), func(e *evidence) { e.acks.Lost = 1 }, true},
+		"stuck":                 {second, probe(0, 0), func(e *evidence) { e.acks.Stuck = 1 }, true},
 		"not whole":             {second, probe(0, 0), func(e *evidence) { e.whole = false }, true},
 		"failed before":         {second, probe(1, 5), func(e *evidence) { e.baseline = []string{ProbeAPI} }, true},
 		"survivor wounded":      {second, probe(0, 0), func(e *evidence) { e.wounded = []string{"ctl2 lost"} }, true},

@@ -630,6 +630,9 @@ func (x *run) conclude(ctx context.Context, end time.Duration, whole bool) error
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	for _, which := range x.report.Acks.Which {
+		x.note(which)
+	}
 	e := evidence{acks: x.report.Acks, whole: whole, after: map[string]int{}}
 	for w := range x.wounded {
 		e.wounded = append(e.wounded, w)

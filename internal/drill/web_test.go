@@ -130,7 +130,7 @@ func TestTokenProbeValidatesWhatItGot(t *testing.T) {
 	}
 }
 
-func TestAskLeader(t *testing.T) {
+func TestAskQueue(t *testing.T) {
 	for name, tc := range map[string]struct{ body, want string }{
 		"short name": {`{"leader":"rabbit@ctl2"}`, "ctl2"},
 		"long name":  {`{"leader":"rabbit@ctl2.example.org"}`, "ctl2"},
@@ -144,9 +144,9 @@ func TestAskLeader(t *testing.T) {
 				}
 				_, _ = w.Write([]byte(tc.body))
 			})
-			got, err := askLeader(t.Context(), httpClient(conf, false), url, "pw")
-			if got != tc.want || (err == nil) != (tc.want != "") {
-				t.Errorf("%q, %v", got, err)
+			q, err := askQueue(t.Context(), httpClient(conf, false), url, "pw")
+			if got := q.leader(); got != tc.want || (err == nil) != (tc.want != "") {
+				t.Errorf("%+v, %v", q, err)
 			}
 		})
 	}

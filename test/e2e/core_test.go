@@ -21,6 +21,7 @@ type run struct {
 	Verdict string   `json:"verdict"`
 	Seed    int64    `json:"seed"`
 	Reasons []string `json:"reasons"`
+	Notes   []string `json:"notes"`
 	Probes  []struct {
 		Name     string  `json:"name"`
 		Requests int     `json:"requests"`
