@@ -21,6 +21,25 @@ import (
 func (a *Agent) endStale(ctx context.Context) {
 	o := stale.Options{Own: a.Config.Address, Peers: a.others(), Connections: stale.Kernel{Host: a.Host, Agents: model.PortAgent}, Log: a.Log, VIP: a.vip,
 		Absent: a.passOver, Third: a.askThird, Aside: a.aside.set, Contested: a.aside.contest, Ears: &a.ears}
+	// The last word counts, and what it takes must not keep the watch waiting.
+	words, done := make(chan bool, 1), make(chan struct{})
+	o.Yielding = func(unheard netip.Addr) {
+		select {
+		case <-words:
+		default:
+		}
+		words <- unheard.IsValid()
+	}
+	go func() {
+		defer close(done)
+		for on := range words {
+			a.yield(ctx, on)
+		}
+	}()
+	defer func() {
+		close(words)
+		<-done
+	}()
 	for ctx.Err() == nil {
 		if err := stale.Run(ctx, o); err != nil {
 			a.Log.Warn("connections to dead machines are not ended", "err", err)
@@ -75,6 +94,34 @@ func (a *Agent) passOver(ctx context.Context, absent []netip.Addr) {
 		}
 	}
 }
+
+// yield has the members of this node leave it to others to take a controller for dead, or no longer.
+func (a *Agent) yield(ctx context.Context, on bool) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), yieldLimit)
+	defer cancel()
+	c := a.spec.Load()
+	if c == nil {
+		return
+	}
+	env, err := a.env(c)
+	if err != nil {
+		return
+	}
+	for _, s := range a.Services {
+		y, ok := s.(service.Yielder)
+		if !ok || !c.Runs(s.Name()) {
+			continue
+		}
+		if err := y.Yield(ctx, env, on); err != nil {
+			a.Log.Warn("cannot tell the member how patient to be", "service", s.Name(), "yield", on, "err", err)
+		} else if on {
+			a.Log.Warn("another controller hears one that this one does not: leaving it to others to take it for dead", "service", s.Name())
+		}
+	}
+}
+
+// yieldLimit bounds what a database that stands still may cost.
+const yieldLimit = 2 * time.Second
 
 // askThird asks the controller at an address how long ago another one answered it.
 func (a *Agent) askThird(ctx context.Context, asked, about netip.Addr) (time.Duration, error) {

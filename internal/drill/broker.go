@@ -27,6 +27,8 @@ type broker struct {
 	mu       sync.Mutex
 	session  *session    // the publisher's
 	consumer *session    // nil: none is connected
+	does     string      // what the consumer does
+	since    time.Time   // and since when
 	next     int         // host to try next
 	seen     map[int]int // message -> times consumed
 }
@@ -255,6 +257,7 @@ func (b *broker) dial(ctx context.Context, host string) (*session, error) {
 // consume takes messages until ctx ends, over a connection of its own.
 func (b *broker) consume(ctx context.Context) {
 	for ctx.Err() == nil {
+		b.consumes(nil, "connects")
 		s, err := b.connect(ctx)
 		if err != nil {
 			if !pause(ctx, 100*time.Millisecond) {
@@ -262,21 +265,28 @@ func (b *broker) consume(ctx context.Context) {
 			}
 			continue
 		}
-		b.consumes(s)
+		b.consumes(s, "subscribes")
 		if deliveries, err := subscribe(s, b.conf.queue); err == nil {
+			b.consumes(s, "consumes")
 			b.take(ctx, deliveries)
 		} else {
 			pause(ctx, 100*time.Millisecond)
 		}
-		b.consumes(nil)
 		s.drop()
 	}
 }
 
-func (b *broker) consumes(s *session) {
+func (b *broker) consumes(s *session, does string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.consumer = s
+	b.consumer, b.does, b.since = s, does, time.Now()
+}
+
+// consuming says what the consumer does, and for how long it has.
+func (b *broker) consuming() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return fmt.Sprintf("the consumer %s for %.1f s", b.does, time.Since(b.since).Seconds())
 }
 
 // consumeAnew has the consumer connect to another member.

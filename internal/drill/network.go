@@ -286,10 +286,11 @@ func (w *Network) verifyMessages(ctx context.Context, acks *Acks) error {
 	acks.Written += len(acked)
 	said := "nobody was asked about the queue"
 	d := w.broker.drain(ctx, acked, func() {
+		does := w.broker.consuming()
 		if q, err := w.askQueue(ctx); err != nil {
-			said = "of the queue is known: " + failure(err)
+			said = does + "; the queue does not answer: " + failure(err)
 		} else {
-			said = "the queue was then " + q.String()
+			said = does + "; the queue is " + q.String()
 		}
 	})
 	acks.Lost += len(d.missing)

@@ -151,6 +151,13 @@ type Balancer interface {
 	PassOver(ctx context.Context, env Env, nodes []string) error
 }
 
+// Yielder is a Service whose members take a silent one for dead, each by itself.
+type Yielder interface {
+	// Yield has this node's member be late to do so (on), or as configured. It is on while the network to another controller may be broken, which a third
+	// controller hears, and this node would be the one to stand aside (package stale). It may be repeated.
+	Yield(ctx context.Context, env Env, on bool) error
+}
+
 // Published is a Service that wants listeners on the VIP.
 type Published interface {
 	Listeners(c *model.Cluster) []Listener

@@ -116,12 +116,18 @@ func (p *partial) broken(peer netip.Addr, now time.Time) bool {
 	return t != nil && t.news >= newsNeeded && now.Sub(t.at) < wordHolds
 }
 
+// doubted reports whether somebody hears the peer since this node does not.
+func (p *partial) doubted(peer netip.Addr) bool {
+	t := p.peers[peer]
+	return t != nil && t.news > 0
+}
+
 // yields reports whether this node is the one that stands aside.
 func (p *partial) yields(peer netip.Addr) bool { return peer.Less(p.own) }
 
 // patience is how long a peer may be silent. The one that stands aside must do so first.
 func (p *partial) patience(peer netip.Addr) time.Duration {
-	if t := p.peers[peer]; t != nil && t.news > 0 && !p.yields(peer) {
+	if p.doubted(peer) && !p.yields(peer) {
 		return patience + grace
 	}
 	return patience
@@ -169,6 +175,22 @@ func (w *watch) testify(ctx context.Context, said word, now time.Time) {
 	}
 	w.partial.testify(said, mine, now)
 	w.stand(ctx, now)
+	w.yield()
+}
+
+// yield tells whether this node may be about to stand aside. One word is enough: being wrong costs a moment's patience.
+func (w *watch) yield() {
+	about := w.unheard
+	for _, p := range w.Peers {
+		if !about.IsValid() && w.partial.doubted(p) && w.partial.yields(p) {
+			about = p
+		}
+	}
+	if about == w.yielding {
+		return
+	}
+	w.yielding = about
+	w.Yielding(about)
 }
 
 // stand decides whether this node stands aside.

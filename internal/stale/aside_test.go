@@ -28,6 +28,8 @@ type trioNode struct {
 	closed  []netip.Addr
 	left    time.Time // when it first stood aside
 	returns int
+	patient bool      // leaves it to others to take a peer for dead
+	yielded time.Time // when it first was
 	lost    time.Time // when it first gave the virtual address back
 	next    time.Time // its next tick
 }
@@ -58,6 +60,12 @@ func newTrio() *trio {
 						n.returns++
 					case n.left.IsZero():
 						n.left = time.Now()
+					}
+				},
+				Yielding: func(a netip.Addr) {
+					n.patient = a.IsValid()
+					if n.patient && n.yielded.IsZero() {
+						n.yielded = time.Now()
 					}
 				},
 				Contested: func(a netip.Addr) {
@@ -253,6 +261,57 @@ func TestAsideBeforeTheOtherCloses(t *testing.T) {
 			}
 			if left := s.nodes[1].left; left.IsZero() {
 				t.Error("it closed its connections before the other stood aside")
+			}
+		})
+	}
+}
+
+// A database's member that is not heard is suspected 1.5 s after its last word: until then the one that stands aside must have been told to
+// leave that to the other, and nobody else must.
+func TestYieldingBeforeAnybodySuspects(t *testing.T) {
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			s := newTrio()
+			defer s.end()
+			s.run(t, 3*time.Second+rand.N(every))
+			s.cut[[2]int{0, 1}] = true
+			cut := time.Now()
+			s.run(t, 6*time.Second)
+			switch n := s.nodes[1]; {
+			case n.yielded.IsZero():
+				t.Error("it did not yield")
+			case n.yielded.Sub(cut) > 1500*time.Millisecond:
+				t.Errorf("it yielded after %s", n.yielded.Sub(cut))
+			case !n.patient:
+				t.Error("it yields no longer")
+			}
+			for _, i := range []int{0, 2} {
+				if !s.nodes[i].yielded.IsZero() {
+					t.Errorf("%d yielded", i)
+				}
+			}
+			clear(s.cut)
+			s.run(t, 6*time.Second)
+			if s.nodes[1].patient {
+				t.Error("mended, and it still yields")
+			}
+		})
+	}
+}
+
+// Whom nobody hears is dead, and nobody is patient with it.
+func TestNobodyYieldsToTheDead(t *testing.T) {
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			s := newTrio()
+			defer s.end()
+			s.run(t, 3*time.Second+rand.N(every))
+			s.off[0] = true
+			s.run(t, 6*time.Second)
+			for i, n := range s.nodes {
+				if !n.yielded.IsZero() {
+					t.Errorf("%d yielded", i)
+				}
 			}
 		})
 	}

@@ -50,6 +50,9 @@ type Options struct {
 	// Contested is told that the virtual address came here although a peer that this node does not hear is alive, and may
 	// have it; the zero value: no longer.
 	Contested func(unheard netip.Addr)
+	// Yielding is told that the network to a peer may be broken, as a third controller hears it, and that this node would be the one to stand
+	// aside: nothing here should be the first to take that peer for dead. The zero value: no longer. It must not block.
+	Yielding func(unheard netip.Addr)
 	// Aside is told that this node stands aside because it does not hear a peer; the zero value: no longer.
 	Aside func(unheard netip.Addr)
 	// Ears are told who answers.
@@ -96,16 +99,19 @@ func Run(ctx context.Context, o Options) error {
 	defer w.asking.Wait()
 	defer cancel() // before it waits
 	w.refuse(ctx)  // what an agent before has left
+	w.Yielding(w.yielding)
 	defer func() {
 		last, done := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer done()
 		w.endContest("this agent ends")
+		w.partial = newPartial(o.Own)
 		w.silence = newSilence(nil)
 		if w.unheard.IsValid() {
 			w.comeBack(last, "this agent ends")
 		} else {
 			w.refuse(last)
 		}
+		w.yield()
 	}()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -142,10 +148,11 @@ type watch struct {
 
 	contest contest
 	// Standing aside: see aside.go.
-	partial *partial
-	words   chan word
-	asking  sync.WaitGroup
-	unheard netip.Addr // because of whom this node stands aside; the zero value: it does not
+	partial  *partial
+	words    chan word
+	asking   sync.WaitGroup
+	unheard  netip.Addr // because of whom this node stands aside; the zero value: it does not
+	yielding netip.Addr // who may not be heard because of the network, while this node would stand aside; the zero value: nobody
 	// heardAgain is the first answer of the unheard one since it was silent.
 	heardAgain time.Time
 
@@ -170,6 +177,7 @@ func (w *watch) answered(ctx context.Context, a answer) {
 	returned := w.silence.answered(peer, now)
 	if w.unheard != peer {
 		w.partial.forget(peer)
+		w.yield()
 	} else if w.heardAgain.IsZero() {
 		w.heardAgain = now
 	}
@@ -183,6 +191,7 @@ func (w *watch) judge(ctx context.Context, now time.Time) {
 	died := w.silence.judge(now, w.partial.patience)
 	w.askThirds(ctx, now)
 	w.stand(ctx, now)
+	w.yield()
 	if len(died) > 0 || len(w.silence.dead()) > 0 && now.Sub(w.renewed) >= renew {
 		w.refuse(ctx)
 	}

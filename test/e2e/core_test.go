@@ -10,7 +10,7 @@ import (
 
 // drills are all of the core's.
 var drills = []string{"vip-holder-power-off", "db-writer-power-off", "rabbitmq-node-power-off", "kill-keystone", "kill-haproxy", "freeze-keystone",
-	"management-nic-cut", "disk-full-galera", "disk-full-rabbitmq", "clock-jump", "partition-minority", "vip-duplicate"}
+	"management-nic-cut", "disk-full-galera", "disk-full-rabbitmq", "clock-jump", "partition-minority", "partition-asymmetric", "vip-duplicate"}
 
 // siteDrills take more than one machine down. What they promise is that nothing is lost and that nobody lends a hand.
 var siteDrills = []string{"site-power-cut", "galera-one-member-gone", "leader-killed-during-recovery", "rabbitmq-last-node-gone"}

@@ -164,7 +164,7 @@ func (s *Service) detectorSet(ctx context.Context, env service.Env, _ map[string
 	if err != nil || !running {
 		return err == nil, "", err
 	}
-	reason := d.notAs(env.Cluster.Tuning.Galera)
+	reason := d.notAs(s.tuning(env))
 	return reason == "", reason, nil
 }
 
@@ -182,7 +182,7 @@ func (s *Service) widenDetector(ctx context.Context, env service.Env, _ map[stri
 
 // setDetector takes the new values once every member is there, Synced, and has values that get on with them.
 func (s *Service) setDetector(ctx context.Context, env service.Env, _ map[string]string) error {
-	t := env.Cluster.Tuning.Galera
+	t := s.tuning(env)
 	if err := poll(ctx, func() (bool, string) { return s.mayNarrow(ctx, env) }); err != nil {
 		return fmt.Errorf("the failure detector is set only while all members are Synced and ready for it: %w; apply again when they are", err)
 	}

@@ -46,6 +46,7 @@ package galera
 
 import (
 	"context"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -106,6 +107,8 @@ type Service struct {
 	pauses   pauses
 	// flushed has what Galera saved of the present view on the disk.
 	flushed flushed
+	// yields: this member leaves it to others to suspect anybody.
+	yields atomic.Bool
 	// healing does the steps of a recovery on this node.
 	healing service.Steps
 }
