@@ -159,6 +159,12 @@ func (m labMachines) Isolate(ctx context.Context, node string) error {
 func (m labMachines) CutOneWay(ctx context.Context, from, to string) error {
 	return m.lab.CutOff(ctx, from, to, true)
 }
+func (m labMachines) KillBMC(ctx context.Context, node string) error {
+	return m.lab.SetBMC(ctx, lab.BMCDead, node)
+}
+func (m labMachines) MendBMC(ctx context.Context, node string) error {
+	return m.lab.SetBMC(ctx, lab.BMCOK, node)
+}
 func (m labMachines) Claim(ctx context.Context) error                { return m.lab.Claim(ctx, "") }
 func (m labMachines) Mend(ctx context.Context) error                 { return m.lab.Mend(ctx) }
 func (m labMachines) CableIn(ctx context.Context, node string) error { return m.lab.CableIn(ctx, node) }

@@ -45,6 +45,12 @@ func (a Agents) Secret(ctx context.Context, name string) (string, error) {
 	return a.Client.Credential(ctx, name)
 }
 
+// TestBMC implements Person.
+func (a Agents) TestBMC(ctx context.Context, node string) error {
+	_, err := a.Client.FenceTest(ctx, api.FenceTestRequest{Nodes: []string{node}})
+	return err
+}
+
 // Asked implements Person.
 func (a Agents) Asked(ctx context.Context, svc string) ([]service.Choice, error) {
 	r, err := a.Client.Recovery(ctx, svc)

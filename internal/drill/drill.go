@@ -50,6 +50,8 @@ type Drill struct {
 	Site *Site `json:"-"`
 	// Network, with ByNetwork, says what happens to the network between machines.
 	Network *Disorder `json:"-"`
+	// Fence, if set, says what it has to do with BMCs.
+	Fence *Fence `json:"-"`
 	// Hold is how long the fault lasts at least; a kill ends by itself.
 	Hold time.Duration `json:"-"`
 	// Says is the code of a condition of a hurt node that status must show while the fault lasts.
@@ -183,6 +185,12 @@ func Catalogue(c *model.Cluster, services []service.Service) []Drill {
 	}
 	for _, d := range partitionDrills(c) {
 		if !d.Network.Claim {
+			d = limitAPIs(d, "", apis)
+		}
+		out = append(out, d)
+	}
+	for _, d := range fencingDrills(c) {
+		if d.Limits[0] != limitBroker {
 			d = limitAPIs(d, "", apis)
 		}
 		out = append(out, d)
@@ -398,6 +406,7 @@ type Machines interface {
 	// Shell runs a script as root on a machine that is on, and returns what it printed.
 	Shell(ctx context.Context, node, script string) (string, error)
 	Links
+	BMCs
 }
 
 // Person is somebody who answers what only a person can.
@@ -405,6 +414,8 @@ type Person interface {
 	// Asked returns between what a recovery of the service has a person choose; none: it does not ask.
 	Asked(ctx context.Context, svc string) ([]service.Choice, error)
 	Choose(ctx context.Context, svc, node string) error
+	// TestBMC has the controllers test a machine's BMC now.
+	TestBMC(ctx context.Context, node string) error
 }
 
 // Injector sends a signal to all processes of a unit on a node.

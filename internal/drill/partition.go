@@ -143,6 +143,10 @@ func (x *run) disturb(ctx context.Context) error {
 // disturbed is the time of a fault of the network.
 func (x *run) disturbed(ctx context.Context) error {
 	switch {
+	case x.drill.Fence != nil:
+		if err := x.aims(ctx); err != nil {
+			return err
+		}
 	case x.drill.Network.Isolate:
 		return x.minority(ctx)
 	case x.drill.Network.Claim:

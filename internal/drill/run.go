@@ -102,8 +102,9 @@ type run struct {
 	// victims are the nodes that are hurt; a site's were all off from down to up.
 	victims  []string
 	down, up time.Duration
-	mended   bool     // the agents have ended the fault
-	other    *history // that the drill gave one of them
+	mended   bool              // the agents have ended the fault
+	other    *history          // that the drill gave one of them
+	booted   map[string]string // when each machine was, before the fault; nil: it does not matter
 
 	mu      sync.Mutex
 	said    bool            // what status must say, it has said
@@ -251,8 +252,11 @@ func (x *run) strike(ctx context.Context) (end time.Duration, whole bool, err er
 		}
 		return err
 	})
-	if whole && x.other != nil {
+	switch {
+	case whole && x.other != nil:
 		x.otherKept(ctx)
+	case whole && x.booted != nil:
+		err = x.shot(ctx)
 	}
 	if err == nil {
 		pause(ctx, settleWindow) // what the last step of the recovery costs belongs to the drill
@@ -332,7 +336,6 @@ func (x *run) victim(ctx context.Context) (string, error) {
 // always, even when ctx ends in between.
 func (x *run) hurt(ctx context.Context) (err error) {
 	node := x.report.Node
-	x.fault = time.Since(x.load.start)
 	defer func() {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 		defer cancel()
@@ -342,6 +345,10 @@ func (x *run) hurt(ctx context.Context) (err error) {
 		}
 		err = errors.Join(err, heal)
 	}()
+	if err := x.aim(ctx); err != nil {
+		return err
+	}
+	x.fault = time.Since(x.load.start)
 	err = x.step("fault", fmt.Sprintf("%s: %s", x.drill.Title, node), func() error {
 		switch {
 		case x.drill.Site != nil:
@@ -362,8 +369,13 @@ func (x *run) hurt(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if x.drill.Way == ByNetwork {
+	switch {
+	case x.drill.Way == ByNetwork:
 		return x.disturbed(ctx)
+	case x.drill.Fence != nil && x.Cluster.VIP.Engine == model.EnginePacemaker:
+		if err := x.unfenced(ctx); err != nil {
+			return err
+		}
 	}
 	if err := x.hold(ctx); err != nil || x.drill.Site == nil {
 		return err
@@ -584,6 +596,9 @@ func (x *run) undo(ctx context.Context) error {
 		return nil
 	}
 	err := x.step("undo", title, f)
+	if x.drill.Fence != nil && x.drill.Fence.Dead {
+		err = errors.Join(err, x.bmcMended(ctx))
+	}
 	x.report.HealedAfter = (time.Since(x.load.start) - x.fault).Milliseconds()
 	return err
 }

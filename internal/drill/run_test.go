@@ -69,6 +69,7 @@ type site struct {
 	claimed          time.Time
 	alarmAfter       time.Duration
 	unreached, split bool
+	fences
 }
 
 func (s *site) Snapshot(context.Context) (Snapshot, error) {
@@ -76,6 +77,7 @@ func (s *site) Snapshot(context.Context) (Snapshot, error) {
 	defer s.mu.Unlock()
 	snap := Snapshot{VIPHolders: []string{s.vip}, Leader: "ctl1", Nodes: map[string]map[string]service.Observation{}}
 	snap.Conditions = append(snap.Conditions, s.alarm()...)
+	snap.Conditions = append(snap.Conditions, s.ofBMCs()...)
 	for _, n := range testCluster().Nodes {
 		if last := s.last(n.Name); s.stuck != "" && last != "" && last != "on" {
 			snap.Conditions = append(snap.Conditions, health.Condition{Code: codeStuck, Service: s.stuck, Text: "last-missing: " + n.Name + " was still serving"})
@@ -201,6 +203,8 @@ func (s *site) Shell(_ context.Context, node, script string) (string, error) {
 		s.log = append(s.log, "diverge "+node)
 		s.diverged = true
 		return otherUUID + "\n", nil
+	case strings.Contains(script, "stonith_admin") || strings.Contains(script, "systemctl show") || strings.Contains(script, "/dev/tcp"):
+		return s.fencing(node, script), nil
 	case strings.Contains(script, "grep") && s.kept:
 		return "/var/lib/mysql.nines-epoch-3/grastate.dat\n", nil
 	}
