@@ -87,6 +87,9 @@ const (
 	codeStuck    = "recovery-stuck" // it waits for something that it names
 )
 
+// codesFrozen are the conditions that say why a frozen unit is not restarted (yet): after a few times in a quarter of an hour agents wait longer.
+var codesFrozen = []string{"daemon-frozen", "restart-given-up"}
+
 // run is one run under way.
 type run struct {
 	*Runner
@@ -530,6 +533,7 @@ func (x *run) hold(ctx context.Context) error {
 func (x *run) awaitMended(ctx context.Context) error {
 	unit, node := x.drill.Fault.Unit, x.report.Node
 	return x.step("mended", fmt.Sprintf("wait until %s on %s is restarted by the agents", unit, node), func() error {
+		said := "status does not say why"
 		for deadline := time.Now().Add(mendLimit); time.Now().Before(deadline); {
 			s, err := x.Observer.Snapshot(ctx)
 			_, answers := s.Nodes[node]
@@ -537,11 +541,16 @@ func (x *run) awaitMended(ctx context.Context) error {
 				x.mended = true
 				return nil
 			}
+			for _, c := range s.Conditions {
+				if c.Node == node && slices.Contains(codesFrozen, c.Code) {
+					said = c.Text
+				}
+			}
 			if !pause(ctx, lookEvery) {
 				return context.Cause(ctx)
 			}
 		}
-		x.wound(fmt.Sprintf("the agents left %s on %s frozen", unit, node))
+		x.wound(fmt.Sprintf("the agents left %s on %s frozen: %s", unit, node, said))
 		return nil
 	})
 }
