@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -20,7 +19,7 @@ import (
 // endStale ends connections to controllers that have died, until ctx ends.
 func (a *Agent) endStale(ctx context.Context) {
 	o := stale.Options{Own: a.Config.Address, Peers: a.others(), Connections: stale.Kernel{Host: a.Host, Agents: model.PortAgent}, Log: a.Log, VIP: a.vip,
-		Absent: a.passOver, Third: a.askThird, Aside: a.aside.set, Contested: a.aside.contest, Ears: &a.ears}
+		Absent: a.passOver, Third: a.askThird, GivesWay: a.givesWay, Aside: a.aside.set, Contested: a.aside.contest, Ears: &a.ears}
 	// The last word counts, and what it takes must not keep the watch waiting.
 	words, done := make(chan bool, 1), make(chan struct{})
 	o.Yielding = func(unheard netip.Addr) {
@@ -125,14 +124,14 @@ const yieldLimit = 2 * time.Second
 
 // askThird asks the controller at an address how long ago another one answered it.
 func (a *Agent) askThird(ctx context.Context, asked, about netip.Addr) (time.Duration, error) {
-	if c := a.spec.Load(); c == nil || c.VIP.Engine != model.EngineKeepalived {
-		// Corosync decides by itself whom it leaves out, and Pacemaker who has the VIP: it might be this node.
-		return 0, errNotAside
-	}
 	return a.peers.Heard(ctx, agentAddr(asked), about)
 }
 
-var errNotAside = errors.New("nobody stands aside here")
+// givesWay: Corosync decides by itself whom it leaves out, and Pacemaker who has the VIP: it might be this node.
+func (a *Agent) givesWay() bool {
+	c := a.spec.Load()
+	return c != nil && c.VIP.Engine == model.EngineKeepalived
+}
 
 // getHeard says how long ago another controller answered this one.
 func (a *Agent) getHeard(w http.ResponseWriter, r *http.Request) error {

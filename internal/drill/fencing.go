@@ -33,7 +33,7 @@ const (
 	// noticeBMC is when status must tell of a dead BMC: each is tested every three minutes.
 	noticeBMC = 200 * time.Second
 	// noticeUnclean is when status must say that a machine could not be switched off.
-	noticeUnclean = 15 * time.Second
+	noticeUnclean = 30 * time.Second
 	// afterWord is how long the VIP may be away after a person has said that the machine is off: Pacemaker first waits for the attempt that is
 	// under way, 20 s for each of two controllers at most.
 	afterWord = 45 * time.Second

@@ -211,6 +211,9 @@ func (w *watch) stand(ctx context.Context, now time.Time) {
 		}
 		return
 	}
+	if !w.GivesWay() {
+		return
+	}
 	for _, p := range w.silence.silent(now, patience) {
 		if w.partial.broken(p, now) && w.partial.yields(p) {
 			w.standAside(ctx, p)

@@ -20,6 +20,7 @@ type trio struct {
 	cut   map[[2]int]bool
 	off   map[int]bool
 	mute  map[int]bool // its agent answers no questions
+	stays bool         // nobody may stand aside
 }
 
 type trioNode struct {
@@ -62,6 +63,7 @@ func newTrio() *trio {
 						n.left = time.Now()
 					}
 				},
+				GivesWay: func() bool { return !s.stays },
 				Yielding: func(a netip.Addr) {
 					n.patient = a.IsValid()
 					if n.patient && n.yielded.IsZero() {
@@ -183,6 +185,7 @@ func TestStandingAside(t *testing.T) {
 		"a power cut":                     {func(s *trio) { s.off[0] = true }, nil},
 		"one is cut off":                  {func(s *trio) { s.cut[[2]int{0, 1}], s.cut[[2]int{2, 0}] = true, true }, nil},
 		"two are off":                     {func(s *trio) { s.off[0], s.off[1] = true, true }, nil},
+		"somebody else decides":           {func(s *trio) { s.cut[[2]int{0, 1}], s.stays = true, true }, nil},
 		"the third says nothing":          {func(s *trio) { s.cut[[2]int{0, 1}], s.mute[2] = true, true }, nil},
 	} {
 		withTrio(t, name, tc.fault, func(t *testing.T, s *trio) {
@@ -269,12 +272,13 @@ func TestAsideBeforeTheOtherCloses(t *testing.T) {
 // A database's member that is not heard is suspected 1.5 s after its last word: until then the one that stands aside must have been told to
 // leave that to the other, and nobody else must.
 func TestYieldingBeforeAnybodySuspects(t *testing.T) {
-	for range 50 {
+	for i := range 50 {
+		stays := i%2 == 0 // it yields also where it may not stand aside
 		synctest.Test(t, func(t *testing.T) {
 			s := newTrio()
 			defer s.end()
 			s.run(t, 3*time.Second+rand.N(every))
-			s.cut[[2]int{0, 1}] = true
+			s.cut[[2]int{0, 1}], s.stays = true, stays
 			cut := time.Now()
 			s.run(t, 6*time.Second)
 			switch n := s.nodes[1]; {

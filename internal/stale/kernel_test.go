@@ -89,7 +89,7 @@ func testNode(t *testing.T) {
 	var log bytes.Buffer
 	absent := make(chan []netip.Addr, 1)
 	go func() {
-		ended <- Run(ctx, Options{Yielding: func(netip.Addr) {}, Absent: func(_ context.Context, peers []netip.Addr) { absent <- peers }, Peers: []netip.Addr{netip.MustParseAddr(peerAddress)},
+		ended <- Run(ctx, Options{GivesWay: func() bool { return true }, Yielding: func(netip.Addr) {}, Absent: func(_ context.Context, peers []netip.Addr) { absent <- peers }, Peers: []netip.Addr{netip.MustParseAddr(peerAddress)},
 			VIP:         func() netip.Addr { return netip.MustParseAddr(vipAddress) },
 			Connections: Kernel{Host: host.NewLinux(slog.New(slog.DiscardHandler))}, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	}()

@@ -45,8 +45,10 @@ type Options struct {
 	VIP func() netip.Addr
 	// Absent is told which peers did not answer when the virtual address had just come to this node.
 	Absent func(ctx context.Context, peers []netip.Addr)
-	// Third asks one of the peers how long ago another one answered it. Without it nobody stands aside.
+	// Third asks one of the peers how long ago another one answered it. Without it nobody stands aside or yields.
 	Third func(ctx context.Context, asked, about netip.Addr) (age time.Duration, err error)
+	// GivesWay says whether this node may stand aside, and give the virtual address back: not where somebody else decides who is left out.
+	GivesWay func() bool
 	// Contested is told that the virtual address came here although a peer that this node does not hear is alive, and may
 	// have it; the zero value: no longer.
 	Contested func(unheard netip.Addr)
