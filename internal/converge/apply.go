@@ -206,13 +206,23 @@ func (l *Leader) finish(ctx context.Context, r Record, err error) {
 	if err != nil {
 		r.State, r.Error = Failed, err.Error()
 	}
-	if ctx.Err() == nil { // otherwise the next leader resumes it
-		if err := l.save(ctx, KeyApply, r); err != nil {
-			l.log.Warn("cannot close the journal", "id", r.ID, "err", err)
-		}
-		l.prune(ctx, r.ID)
+	if ctx.Err() != nil { // the next leader resumes it
+		l.release()
+		return
 	}
-	l.release()
+	old := l.outdated(ctx, r.ID) // listed before the next apply writes its own
+	l.end(ctx, r)
+	l.prune(ctx, old)
+}
+
+// end closes the journal and lets the next apply begin: whoever reads there that this one has ended may begin it.
+func (l *Leader) end(ctx context.Context, r Record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.save(ctx, KeyApply, r); err != nil {
+		l.log.Warn("cannot close the journal", "id", r.ID, "err", err)
+	}
+	l.current = nil
 }
 
 // op has one op done by the agent of its node. An agent that does not answer may be restarting, one without

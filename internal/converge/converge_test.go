@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -100,6 +101,13 @@ func (m *machines) Op(ctx context.Context, n model.Node, req OpRequest) (plan.Re
 	return plan.Result{ID: req.ID, Changed: true}, nil
 }
 
+// forget has everything be done anew.
+func (m *machines) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.done)
+}
+
 type noSecrets struct{}
 
 func (noSecrets) Ensure(context.Context, []secret.Spec) (secret.Source, error) {
@@ -176,6 +184,54 @@ func TestSecondApplyIsToldWhoWorks(t *testing.T) {
 		}
 		close(m.hold)
 		l.Wait()
+	})
+}
+
+// slowDelete is a store whose old entries take their time.
+type slowDelete struct{ store.Store }
+
+func (s slowDelete) Delete(ctx context.Context, key string, rev int64) error {
+	time.Sleep(time.Second)
+	return s.Store.Delete(ctx, key, rev)
+}
+
+// Whoever is told that an apply has ended may begin the next one at once; that the journal still forgets the one before must not be in its way.
+func TestTheNextApplyMayBeginAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, m := slowDelete{memstore.New()}, newMachines()
+		defer s.Store.(*memstore.Store).Close()
+		l, _ := leader(t, s, m)
+		for i := range 4 {
+			m.forget()
+			r, err := l.Apply(t.Context(), t.Context(), Request{Spec: spec(), Who: "somebody"})
+			if err != nil {
+				t.Fatalf("apply %d: %v", i, err)
+			}
+			ops := 0
+			err = Follow(t.Context(), s, r.ID, func(e Event) error {
+				if e.Op != nil && !e.Op.Running {
+					ops++
+				}
+				return nil
+			})
+			if err != nil || ops == 0 {
+				t.Errorf("apply %d: %d ops, %v", i, ops, err)
+			}
+		}
+		l.Wait()
+		last, err := Current(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries, err := s.List(t.Context(), prefixOps)
+		if err != nil || len(entries) == 0 {
+			t.Fatalf("%d ops, %v", len(entries), err)
+		}
+		for _, e := range entries {
+			if !strings.HasPrefix(e.Key, prefixOps+last.ID+"/") {
+				t.Errorf("%s is kept", e.Key)
+			}
+		}
 	})
 }
 

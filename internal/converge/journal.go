@@ -189,17 +189,25 @@ func (l *Leader) save(ctx context.Context, key string, v any) error {
 	return nil
 }
 
-// prune removes the ops of all applies but the current one.
-func (l *Leader) prune(ctx context.Context, keep string) {
+// outdated lists the ops of all applies but the current one.
+func (l *Leader) outdated(ctx context.Context, keep string) (keys []string) {
 	entries, err := l.store.List(ctx, prefixOps)
 	if err != nil {
-		return // the next apply tries again
+		return nil // the next apply tries again
 	}
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Key, prefixOps+keep+"/") {
-			if err := l.store.Delete(ctx, e.Key, store.Any); err != nil {
-				return
-			}
+			keys = append(keys, e.Key)
+		}
+	}
+	return keys
+}
+
+// prune removes them.
+func (l *Leader) prune(ctx context.Context, keys []string) {
+	for _, key := range keys {
+		if err := l.store.Delete(ctx, key, store.Any); err != nil {
+			return
 		}
 	}
 }
