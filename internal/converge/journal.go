@@ -203,11 +203,11 @@ func (l *Leader) outdated(ctx context.Context, keep string) (keys []string) {
 	return keys
 }
 
-// prune removes them.
+// prune removes them. The end of the next apply may have removed some already.
 func (l *Leader) prune(ctx context.Context, keys []string) {
 	for _, key := range keys {
-		if err := l.store.Delete(ctx, key, store.Any); err != nil {
-			return
+		if err := l.store.Delete(ctx, key, store.Any); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return // the next apply tries again
 		}
 	}
 }
