@@ -60,9 +60,7 @@ func (m middle) elsewhere(ctx context.Context) (unheard, by netip.Addr, ok bool)
 
 // yieldToMiddle gives the lead up by yield if another controller is the better place for it, seen twice in a row. An apply is led to its end.
 func (a *Agent) yieldToMiddle(ctx context.Context, s store.Store, yield func()) {
-	m := middle{peers: a.others(), age: a.ears.Age, heard: func(ctx context.Context, asked, about netip.Addr) (time.Duration, error) {
-		return a.peers.Heard(ctx, agentAddr(asked), about)
-	}}
+	m := middle{peers: a.others(), age: a.ears.Age, heard: a.askThird}
 	for times := 0; pause(ctx, middleEvery); {
 		if time.Since(a.yielded) < yieldAgain {
 			continue

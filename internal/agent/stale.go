@@ -66,14 +66,19 @@ func (a *Agent) vip() netip.Addr {
 	return netip.Addr{}
 }
 
-// passOver has the services of this node that send requests to others leave out those at these addresses.
-func (a *Agent) passOver(ctx context.Context, absent []netip.Addr) {
-	c := a.spec.Load()
-	if c == nil {
-		return
+// here is the cluster and what services may use on this node; not ok while that is not known.
+func (a *Agent) here() (c *model.Cluster, env service.Env, ok bool) {
+	if c = a.spec.Load(); c == nil {
+		return nil, env, false
 	}
 	env, err := a.env(c)
-	if err != nil {
+	return c, env, err == nil
+}
+
+// passOver has the services of this node that send requests to others leave out those at these addresses.
+func (a *Agent) passOver(ctx context.Context, absent []netip.Addr) {
+	c, env, ok := a.here()
+	if !ok {
 		return
 	}
 	var nodes []string
@@ -98,12 +103,8 @@ func (a *Agent) passOver(ctx context.Context, absent []netip.Addr) {
 func (a *Agent) yield(ctx context.Context, on bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), yieldLimit)
 	defer cancel()
-	c := a.spec.Load()
-	if c == nil {
-		return
-	}
-	env, err := a.env(c)
-	if err != nil {
+	c, env, ok := a.here()
+	if !ok {
 		return
 	}
 	for _, s := range a.Services {

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"nines/internal/health"
 	"nines/internal/model"
 )
 
@@ -59,6 +58,11 @@ func fencingDrills(c *model.Cluster) []Drill {
 			Way: ByNetwork, Network: &Disorder{Isolate: true}, Hold: holdPartition, Fence: &Fence{Shot: true}, Limits: standardLimits()}}
 }
 
+// waitsForPerson: nobody takes over until a person has said that the machine is off.
+func (d Drill) waitsForPerson(c *model.Cluster) bool {
+	return d.Fence != nil && d.Fence.Dead && c.VIP.Engine == model.EnginePacemaker
+}
+
 // aim is what comes before the fault of a drill that has to do with BMCs.
 func (x *run) aim(ctx context.Context) (err error) {
 	switch f := x.drill.Fence; {
@@ -85,7 +89,7 @@ func (x *run) bmcDies(ctx context.Context) error {
 // await waits until status says the code of the target, and fails the run if it does not in time.
 func (x *run) await(ctx context.Context, code string, limit time.Duration) error {
 	from := time.Now()
-	for !x.says(ctx, code) {
+	for !x.told(ctx, code, x.report.Node) {
 		if time.Since(from) > limit {
 			x.wound(fmt.Sprintf("nothing in status said %s of %s within %.0f s", code, x.report.Node, limit.Seconds()))
 			return nil
@@ -96,14 +100,6 @@ func (x *run) await(ctx context.Context, code string, limit time.Duration) error
 	}
 	x.note(fmt.Sprintf("status said %s after %.0f s", code, time.Since(from).Seconds()))
 	return nil
-}
-
-// says reports whether status has a condition of the target with that code.
-func (x *run) says(ctx context.Context, code string) bool {
-	ctx, cancel := context.WithTimeout(ctx, lookLimit)
-	defer cancel()
-	s, err := x.Observer.Snapshot(ctx)
-	return err == nil && slices.ContainsFunc(s.Conditions, func(c health.Condition) bool { return c.Code == code && c.Node == x.report.Node })
 }
 
 // bmcMended gives the BMC back, and has it tested: until then status says what it was.

@@ -189,7 +189,7 @@ func (x *run) minority(ctx context.Context) error {
 func (x *run) alarmed(ctx context.Context) error {
 	from := time.Now()
 	err := x.step("alarm", "status must tell of the claim", func() error {
-		for !x.told(ctx, codeDuplicate) {
+		for !x.told(ctx, codeDuplicate, "") {
 			if time.Since(from) > 2*alarmLimit {
 				x.wound("nothing in status said " + codeDuplicate)
 				return nil
@@ -211,10 +211,10 @@ func (x *run) alarmed(ctx context.Context) error {
 	return err
 }
 
-// told reports whether status has a condition of that code.
-func (x *run) told(ctx context.Context, code string) bool {
+// told reports whether status has a condition of that code, of that node unless it is empty.
+func (x *run) told(ctx context.Context, code, node string) bool {
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
 	s, err := x.Observer.Snapshot(ctx)
-	return err == nil && slices.ContainsFunc(s.Conditions, func(c health.Condition) bool { return c.Code == code })
+	return err == nil && slices.ContainsFunc(s.Conditions, func(c health.Condition) bool { return c.Code == code && (node == "" || c.Node == node) })
 }

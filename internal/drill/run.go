@@ -375,7 +375,7 @@ func (x *run) hurt(ctx context.Context) (err error) {
 	switch {
 	case x.drill.Way == ByNetwork:
 		return x.disturbed(ctx)
-	case x.drill.Fence != nil && x.Cluster.VIP.Engine == model.EnginePacemaker:
+	case x.drill.waitsForPerson(x.Cluster):
 		if err := x.unfenced(ctx); err != nil {
 			return err
 		}
