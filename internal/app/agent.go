@@ -55,6 +55,14 @@ func RunAgent(ctx context.Context, file, version string, log *slog.Logger) error
 	if err := linux.Recover(ctx); err != nil {
 		log.Warn("leftovers of an interrupted installation", "err", err) // the next installation tries again
 	}
+	restarting, err := ownUnits(ctx, conf, linux, log)
+	if err != nil {
+		log.Error("the agent's own units are not as they should be", "err", err) // an agent with old ones is better than none
+	}
+	if restarting {
+		<-ctx.Done()
+		return nil
+	}
 	a := agent.New(agent.Options{Config: conf, Services: Services(), Host: linux, Guard: keepalived.Guard,
 		Server: server, Client: client, Key: key, Version: version, Log: log})
 	err = a.Run(ctx, func() {

@@ -53,7 +53,7 @@ func (e *AgentError) Unwrap() error { return e.Err }
 
 // Hint says what to do now.
 func (e *AgentError) Hint() string {
-	return fmt.Sprintf("look at it with 'systemctl status %s' and 'journalctl -u %s' on %s; then run the same command again", unitAgent, unitAgent, e.Node)
+	return fmt.Sprintf("look at it with 'systemctl status %s' and 'journalctl -u %s' on %s; then run the same command again", UnitAgent, UnitAgent, e.Node)
 }
 
 // asker asks agents for their version over mutual TLS.

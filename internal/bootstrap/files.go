@@ -16,7 +16,7 @@ import (
 
 // The units of the agent.
 const (
-	unitAgent  = "nines-agent.service"
+	UnitAgent  = "nines-agent.service"
 	unitSocket = "nines-health.socket"
 	unitDir    = "/etc/systemd/system/"
 )
@@ -36,19 +36,25 @@ var templateFiles embed.FS
 
 var templates = template.Must(template.New("").Option("missingkey=error").ParseFS(templateFiles, "templates/*.tmpl"))
 
-// units renders the agent's units for a node.
-func units(c *model.Cluster, n model.Node) ([]file, error) {
+// Unit is a systemd unit of the agent, as it must stand on a node.
+type Unit struct {
+	Name, Path string
+	Content    []byte
+}
+
+// Units renders the agent's units for the node of conf.
+func Units(conf model.AgentConfig) ([]Unit, error) {
 	values := map[string]string{
-		"Cluster": c.Name, "Binary": model.PathBinary, "Config": model.PathAgentConfig,
-		"Health": netip.AddrPortFrom(n.Address(), model.PortHealth).String(),
+		"Cluster": conf.ClusterName, "Binary": model.PathBinary, "Config": model.PathAgentConfig,
+		"Health": netip.AddrPortFrom(conf.Address, model.PortHealth).String(),
 	}
-	var out []file
-	for _, name := range []string{unitSocket, unitAgent} {
+	var out []Unit
+	for _, name := range []string{unitSocket, UnitAgent} {
 		var text bytes.Buffer
 		if err := templates.ExecuteTemplate(&text, name+".tmpl", values); err != nil {
 			return nil, fmt.Errorf("unit %s: %w", name, err)
 		}
-		out = append(out, file{path: unitDir + name, mode: 0o644, owner: root, content: text.Bytes()})
+		out = append(out, Unit{Name: name, Path: unitDir + name, Content: text.Bytes()})
 	}
 	return out, nil
 }
@@ -67,13 +73,18 @@ func (r *run) files(m *machine) ([]file, error) {
 		m.renewed = reason
 		r.Log.Info("node certificate issued", "node", m.node.Name, "why", reason)
 	}
-	conf, err := json.MarshalIndent(model.AgentConfigFor(r.Cluster, m.node, r.state.id), "", "  ")
+	agent := model.AgentConfigFor(r.Cluster, m.node, r.state.id)
+	conf, err := json.MarshalIndent(agent, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", model.PathAgentConfig, err)
 	}
-	out, err := units(r.Cluster, m.node)
+	units, err := Units(agent)
 	if err != nil {
 		return nil, err
+	}
+	var out []file
+	for _, u := range units {
+		out = append(out, file{path: u.Path, mode: 0o644, owner: root, content: u.Content})
 	}
 	if r.Cluster.Certificates.RenewedBy == model.RenewedByLeader && m.node.Has(model.RoleController) {
 		out = append(out, file{path: model.PathAuthorityKey, mode: 0o600, owner: root, content: r.state.ca.Pair().Key})

@@ -177,7 +177,7 @@ func place(ctx context.Context, remote *ssh.Client, files []file) error {
 	for d := range dirs {
 		script += "sync " + d + "\n"
 	}
-	script += "systemctl enable --quiet --no-reload " + unitSocket + " " + unitAgent + "\nsystemctl daemon-reload\n"
+	script += "systemctl enable --quiet --no-reload " + unitSocket + " " + UnitAgent + "\nsystemctl daemon-reload\n"
 	if _, err := remote.Run(ctx, script, &archive); err != nil {
 		return fmt.Errorf("put files into place: %w", err)
 	}
@@ -202,7 +202,7 @@ find $stage -type f -exec sync {} +
 
 // stopStart starts both units from nothing. systemd refuses to start a socket whose service
 // is up, and a health check may start the service in between: both stop first.
-const stopStart = "systemctl stop " + unitSocket + " " + unitAgent + " && systemctl start " + unitSocket + " " + unitAgent
+const stopStart = "systemctl stop " + unitSocket + " " + UnitAgent + " && systemctl start " + unitSocket + " " + UnitAgent
 
 // startAgent starts an agent that does not run, or that does nothing but crash.
 func startAgent(ctx context.Context, m *machine) error {
@@ -214,7 +214,7 @@ func restartAgent(ctx context.Context, m *machine) error {
 	if slices.Contains(m.changed, unitDir+unitSocket) {
 		return control(ctx, m, stopStart)
 	}
-	return control(ctx, m, "systemctl restart "+unitAgent)
+	return control(ctx, m, "systemctl restart "+UnitAgent)
 }
 
 // control runs a systemctl command; when it fails, the agent's last words tell why.
@@ -237,7 +237,7 @@ func journal(ctx context.Context, m *machine) string {
 	if m.remote == nil {
 		return ""
 	}
-	out, err := m.remote.Run(ctx, "journalctl -u "+unitAgent+" -n 8 --no-pager -o cat", nil)
+	out, err := m.remote.Run(ctx, "journalctl -u "+UnitAgent+" -n 8 --no-pager -o cat", nil)
 	if err != nil {
 		return ""
 	}

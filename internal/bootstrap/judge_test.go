@@ -180,14 +180,14 @@ func TestPreflightErrorListsEverything(t *testing.T) {
 
 func TestUnits(t *testing.T) {
 	c := testCluster()
-	got, err := units(c, c.Nodes[0])
+	got, err := Units(model.AgentConfigFor(c, c.Nodes[0], "id"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range got {
-		golden := filepath.Join("testdata", filepath.Base(f.path))
+		golden := filepath.Join("testdata", f.Name)
 		if *update {
-			if err := os.WriteFile(golden, f.content, 0o644); err != nil {
+			if err := os.WriteFile(golden, f.Content, 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -195,14 +195,14 @@ func TestUnits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(string(want), string(f.content)); diff != "" {
+		if diff := cmp.Diff(string(want), string(f.Content)); diff != "" {
 			t.Errorf("%s (-update rewrites it):\n%s", golden, diff)
 		}
 	}
 	c.Nodes[0].Addresses[model.Management] = netip.MustParseAddr("fd00::11")
-	got, err = units(c, c.Nodes[0])
-	if err != nil || !strings.Contains(string(got[0].content), "\nListenStream=[fd00::11]:7440\n") {
-		t.Errorf("IPv6: %v\n%s", err, got[0].content)
+	got, err = Units(model.AgentConfigFor(c, c.Nodes[0], "id"))
+	if err != nil || !strings.Contains(string(got[0].Content), "\nListenStream=[fd00::11]:7440\n") {
+		t.Errorf("IPv6: %v\n%s", err, got[0].Content)
 	}
 }
 
