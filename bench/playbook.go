@@ -56,6 +56,9 @@ func ansibleVars(rs []plan.Resource) map[string]*hostVars {
 		case r.File != nil:
 			h.Files = append(h.Files, fileVars{r.File.Path, r.File.Owner, r.File.Group, fmt.Sprintf("%04o", r.File.Mode.Perm())})
 		case r.Unit != nil:
+			if !r.Unit.Running && !r.Unit.Enabled {
+				continue // its package may be missing, as it should, and Ansible fails where there is no such unit
+			}
 			state := "stopped"
 			if r.Unit.Running {
 				state = "started"
