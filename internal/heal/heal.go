@@ -332,7 +332,8 @@ func (e *Engine) Begin(ctx context.Context, c *model.Cluster, choice, who string
 	if choice == "" {
 		m.Pinned = r.Pinned
 	}
+	// Renew stays: what showed another history may have been cleared away in the epoch before.
 	next := e.opened(r, m)
-	next.Choice, next.Who, next.Renew = choice, who, false
+	next.Choice, next.Who = choice, who
 	return next, e.save(ctx, &next, rev)
 }

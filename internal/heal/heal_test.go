@@ -193,4 +193,12 @@ func TestAPersonBegins(t *testing.T) {
 	if r, err = e.Begin(t.Context(), nil, "b", "another"); err != nil || r.Move.Act == "ask" || r.Epoch != 2 || r.Choice != "b" || r.Who != "another" {
 		t.Errorf("a choice is a new epoch: %+v, %v", r, err)
 	}
+	// What showed another history is cleared away before the chosen one founds: it must not be forgotten with the epoch.
+	s.moves = []service.Move{{Act: "found", Founder: "b", Renew: true, Steps: [][]service.HealStep{{{Node: "b", Name: "found"}}}}, {Act: "wait"}}
+	if r, _, err = e.Tick(t.Context(), nil, 0, true); err != nil || !r.Renew {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if r, err = e.Begin(t.Context(), nil, "b", "another"); err != nil || r.Epoch != 3 || !r.Renew {
+		t.Errorf("chosen once more: %+v, %v", r, err)
+	}
 }

@@ -126,7 +126,7 @@ func (s *sim) finish() {
 	s.say("all faults end")
 	s.quiet = true
 	for _, m := range s.nodes {
-		m.side, m.run.frozen = 0, false
+		m.side, m.run.frozen, m.run.unaware = 0, false, 0
 		s.boot(m)
 	}
 	for range 120 {
@@ -195,7 +195,7 @@ func (s *sim) byHand() {
 			return
 		}
 	}
-	if alone == nil || len(s.nodes) == 1 || alone.busy != "" || alone.run.server == recovery.Primary || alone.disk.empty || alone.disk.torn || alone.disk.saved == nil {
+	if alone == nil || len(s.nodes) == 1 || alone.busy != "" || alone.run.server == recovery.Primary || alone.disk.empty || alone.disk.torn || alone.run.transfer || alone.disk.saved == nil {
 		return
 	}
 	s.sum.ByHand++
@@ -258,9 +258,6 @@ func (s *sim) lead() {
 	}
 	r, m, err := e.Tick(ctx, s.cluster, waited, true)
 	s.say("%s (fence %d, epoch %d open %t): %s %s %s: %s [%v]", e.Leader, e.Fence, r.Epoch, r.Open, m.Diagnosis, m.Act, m.Node, m.Reason, err)
-	if m.Diagnosis == string(recovery.LeftBehind) && r.Founder != "" {
-		s.excused = true
-	}
 }
 
 func (s *sim) elect(m *machine) {
@@ -515,6 +512,10 @@ func (s *sim) foundStep(m *machine, req StepRequest) error {
 	}
 	if err := s.once(m, req.Epoch); err != nil {
 		return err
+	}
+	// The policy leaves a member behind with whatever it has acknowledged since it was last heard.
+	if r, _, err := Load(context.Background(), s, "galera"); err == nil && r.Move.Diagnosis == string(recovery.LeftBehind) {
+		s.excused = true
 	}
 	suspect := m.disk.torn || m.disk.saved == nil || m.disk.saved.None()
 	if suspect && !s.excused {

@@ -50,6 +50,8 @@ func Next(c Case, renewed bool) service.Move {
 		}
 	case Found, Promote:
 		m.Open = c.Epoch == 0
+		// Decided once it stays so: the steps clear away what shows another history.
+		d.Renew = d.Renew || renewed && d.Act == Found
 		m.Founder, m.Renew = d.Node, d.Renew
 		m.Steps = goFirst(c, d)
 	case Nothing:

@@ -362,7 +362,8 @@ func TestPersonsWord(t *testing.T) {
 func TestNextIsSafe(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := anyCase(t)
-		m := Next(c, rapid.Bool().Draw(t, "renewed"))
+		renewed := rapid.Bool().Draw(t, "renewed")
+		m := Next(c, renewed)
 		makes := 0
 		for i, batch := range m.Steps {
 			for _, s := range batch {
@@ -370,6 +371,9 @@ func TestNextIsSafe(t *testing.T) {
 					continue
 				}
 				makes++
+				if renewed && s.Name == StepFound && s.Args[ArgRenew] == "" {
+					t.Fatalf("another history was left behind, and could come back as if nothing had been: %+v", m)
+				}
 				if s.Node != m.Founder || i != len(m.Steps)-1 || len(batch) != 1 {
 					t.Fatalf("%+v", m)
 				}
