@@ -143,3 +143,15 @@ func TestRefusalNamesWhatStillWorks(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A host without a Debian archive leaves the choice to debootstrap: no build writes a package source then.
+func TestCleanLayerWithoutSource(t *testing.T) {
+	upper := t.TempDir()
+	if err := cleanLayer(upper); err != nil {
+		t.Fatal(err)
+	}
+	list, err := os.ReadFile(filepath.Join(upper, "etc/apt/sources.list"))
+	if err != nil || !strings.HasPrefix(string(list), "# None") {
+		t.Errorf("the machines' package sources: %q, %v", list, err)
+	}
+}

@@ -137,7 +137,12 @@ func cleanLayer(upper string) error {
 		"etc/resolv.conf":      "",
 		"etc/apt/sources.list": "# None: nines adds the lab's own repository.\n",
 	} {
-		if err := os.WriteFile(filepath.Join(upper, path), []byte(content), 0o644); err != nil {
+		file := filepath.Join(upper, path)
+		// A build that changed nothing in a folder, with debootstrap's own source, has none in its layer.
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
 			return err
 		}
 	}

@@ -32,7 +32,8 @@ func TestHostsWithoutLab(t *testing.T) {
 	for path, f := range map[string]struct {
 		content []byte
 		mode    os.FileMode
-	}{filepath.Join(dir, "meminfo"): {[]byte(little.String()), 0o644}, anybody: {program, 0o755}} {
+	}{filepath.Join(dir, "meminfo"): {[]byte(little.String()), 0o644}, anybody: {program, 0o755},
+		filepath.Join(dir, "os-release"): {[]byte("ID=fedora\nVERSION_ID=43\n"), 0o644}} {
 		if err := os.WriteFile(path, f.content, f.mode); err != nil {
 			t.Fatal(err)
 		}
@@ -43,6 +44,7 @@ func TestHostsWithoutLab(t *testing.T) {
 		"no mounts":     {"setpriv --bounding-set -sys_admin --inh-caps -sys_admin " + anybody + up, "it may not mount file systems"},
 		"little memory": {"unshare -m sh -ec 'mount --bind " + dir + "/meminfo /proc/meminfo; exec " + anybody + up + "'", "of memory are free"},
 		"little disk":   {"unshare -m sh -ec 'mkdir -p /var/lib/nines-lab; mount -t tmpfs -o size=200m none /var/lib/nines-lab; exec " + anybody + up + "'", "of disk are free"},
+		"not Debian":    {"unshare -m sh -ec 'mount --bind " + dir + "/os-release /etc/os-release; mount --bind /dev/null $(command -v debootstrap); exec " + anybody + up + "'", "it is not Debian 12 or 13"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, err := exec.Command("sh", "-c", c.script).CombinedOutput()
