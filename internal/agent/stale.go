@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -18,8 +19,8 @@ import (
 
 // endStale ends connections to controllers that have died, until ctx ends.
 func (a *Agent) endStale(ctx context.Context) {
-	o := stale.Options{Own: a.Config.Address, Peers: a.others(), Connections: stale.Kernel{Host: a.Host, Agents: model.PortAgent}, Log: a.Log, VIP: a.vip,
-		Absent: a.passOver, Third: a.askThird, GivesWay: a.givesWay, Aside: a.aside.set, Contested: a.aside.contest, Ears: &a.ears}
+	o := stale.Options{Own: a.Config.Address, Peers: a.others(), Connections: stale.Kernel{Host: a.Host, Agents: model.PortAgent, Rings: model.PortsCorosync}, Log: a.Log, VIP: a.vip,
+		Absent: a.passOver, Third: a.askThird, Acquainted: a.acquainted, Aside: a.aside.set, Contested: a.aside.contest, Ears: &a.ears}
 	// The last word counts, and what it takes must not keep the watch waiting.
 	words, done := make(chan bool, 1), make(chan struct{})
 	o.Yielding = func(unheard netip.Addr) {
@@ -128,10 +129,12 @@ func (a *Agent) askThird(ctx context.Context, asked, about netip.Addr) (time.Dur
 	return a.peers.Heard(ctx, agentAddr(asked), about)
 }
 
-// givesWay: Corosync decides by itself whom it leaves out, and Pacemaker who has the VIP: it might be this node.
-func (a *Agent) givesWay() bool {
-	c := a.spec.Load()
-	return c != nil && c.VIP.Engine == model.EngineKeepalived
+// acquainted lets Corosync start, which waits for it after a boot: a ring that comes up on a node that will stand aside
+// tears the others' apart.
+func (a *Agent) acquainted() {
+	if err := os.WriteFile(model.PathAcquainted, nil, 0o644); err != nil {
+		a.Log.Warn("the file that lets Corosync start", "err", err)
+	}
 }
 
 // getHeard says how long ago another controller answered this one.

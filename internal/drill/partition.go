@@ -43,15 +43,19 @@ func partitionDrills(c *model.Cluster) []Drill {
 	if !c.Runs("haproxy") || len(c.Controllers()) < 3 {
 		return nil
 	}
-	aside := "" // Pacemaker decides by itself whom it leaves out
-	if c.VIP.Engine == model.EngineKeepalived && len(c.Controllers()) == 3 {
+	aside, asymmetric := "", standardLimits()
+	if len(c.Controllers()) == 3 {
 		aside = "stands-aside"
+	}
+	if c.VIP.Engine == model.EnginePacemaker {
+		// Corosync may leave out the other of the two first. It loses its resources then, HAProxy among them, and gets them back when the one that stands aside is quiet.
+		asymmetric = withLimit(asymmetric, Limit{Probe: ProbeWrite, Outage: 8 * time.Second}, Limit{Probe: ProbeConnect, Outage: 8 * time.Second})
 	}
 	return []Drill{
 		{Name: "partition-minority", Title: "cut the node that holds the VIP off from all others, not from clients", Target: VIPHolder,
 			Way: ByNetwork, Network: &Disorder{Isolate: true}, Hold: holdPartition, Limits: standardLimits()},
 		{Name: "partition-asymmetric", Title: "have one of two controllers not hear the other any more: the holder of the VIP and another", Target: VIPHolder,
-			Way: ByNetwork, Network: &Disorder{OneWay: true}, Hold: holdPartition, Says: aside, Limits: standardLimits()},
+			Way: ByNetwork, Network: &Disorder{OneWay: true}, Hold: holdPartition, Says: aside, Limits: asymmetric},
 		// Who believes the foreign machine is not served: what is promised is that it is told.
 		{Name: "vip-duplicate", Title: "have a foreign machine claim the VIP", Target: VIPHolder,
 			Way: ByNetwork, Network: &Disorder{Claim: true}, Hold: holdClaim},

@@ -37,6 +37,9 @@ const (
 	PortHorizon       = 8443
 )
 
+// PortsCorosync are the UDP ports of its links, the first one's first.
+var PortsCorosync = []uint16{5405, 5406}
+
 // On every node nines keeps these files.
 const (
 	PathBinary  = "/usr/local/bin/nines"
@@ -48,6 +51,8 @@ const (
 	PathCert    = PathConfig + "/tls/node.pem" // certificate of the node, server and client use
 	PathKey     = PathConfig + "/tls/node.key"
 	PathVIPFile = PathRun + "/vip-guard" // "0": may hold the VIP; "-254": must not
+	// PathAcquainted is there once every controller has answered this one since its boot, or had the time to.
+	PathAcquainted = PathRun + "/acquainted"
 )
 
 // Bridges of the nodes' virtual switches.

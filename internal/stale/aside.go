@@ -10,7 +10,7 @@ import (
 // Two controllers that do not hear each other while a third hears both: no machine is broken, the network between the two is, in
 // one direction or in both. What stands among the controllers has no good answer to that. Both hold the virtual address, each in a
 // majority with the third. RabbitMQ's members, who all must see all, pause on both until the network is mended, and the third alone has no majority. So one
-// of the two takes itself for cut off: it has no connections with either of the others, and everything on it behaves as
+// of the two takes itself for cut off: it has no connections with either of the others, Corosync's rings included, and everything on it behaves as
 // that of a machine alone, which every quorum knows how to treat. Nothing is lost by it: with one of the others gone the two would
 // not have been a majority either. The one that is left out comes back when it hears the other again, or when the third
 // does not hear it any more.
@@ -138,12 +138,13 @@ func (w *watch) askThirds(ctx context.Context, now time.Time) {
 	if w.Third == nil || len(w.Peers) != 2 {
 		return // who may stand aside among more than three, so that a majority is left, is not so simple
 	}
-	for _, about := range w.silence.silent(now, suspect) {
+	for _, about := range append(w.silence.silent(now, suspect), w.strangers(now, suspect)...) {
 		w.askAbout(ctx, about)
 	}
 }
 
 func (w *watch) askAbout(ctx context.Context, about netip.Addr) {
+	_, known := w.silence.heard[about]
 	for _, asked := range w.Peers {
 		if asked == about {
 			continue
@@ -151,6 +152,10 @@ func (w *watch) askAbout(ctx context.Context, about netip.Addr) {
 		w.asking.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, thirdPatience)
 			defer cancel()
+			// Of one that never answered echo requests they may be all that does not get through.
+			if !known && w.speaksTo(ctx, about, asked) {
+				return
+			}
 			asking := time.Now()
 			age, err := w.Third(ctx, asked, about)
 			if err != nil {
@@ -164,13 +169,24 @@ func (w *watch) askAbout(ctx context.Context, about netip.Addr) {
 	}
 }
 
+// speaksTo reports whether an agent can be asked: its network is not broken then.
+func (w *watch) speaksTo(ctx context.Context, peer, about netip.Addr) bool {
+	ctx, cancel := context.WithTimeout(ctx, thirdPatience/2)
+	defer cancel()
+	_, err := w.Third(ctx, peer, about)
+	return err == nil
+}
+
 // testify takes up what a third says.
 func (w *watch) testify(ctx context.Context, said word, now time.Time) {
 	if w.contest.about == said.about {
 		w.contested(said.heard, now)
 	}
 	mine, known := w.silence.heard[said.about]
-	if !known || now.Sub(mine) <= suspect && w.unheard != said.about {
+	if !known {
+		mine = w.born
+	}
+	if now.Sub(mine) <= suspect && w.unheard != said.about {
 		return // it has been heard meanwhile
 	}
 	w.partial.testify(said, mine, now)
@@ -211,10 +227,7 @@ func (w *watch) stand(ctx context.Context, now time.Time) {
 		}
 		return
 	}
-	if !w.GivesWay() {
-		return
-	}
-	for _, p := range w.silence.silent(now, patience) {
+	for _, p := range append(w.silence.silent(now, patience), w.strangers(now, acquaint)...) {
 		if w.partial.broken(p, now) && w.partial.yields(p) {
 			w.standAside(ctx, p)
 			return
@@ -236,6 +249,9 @@ func (w *watch) standAside(ctx context.Context, unheard netip.Addr) {
 func (w *watch) comeBack(ctx context.Context, why string) {
 	w.Log.Info("no longer standing aside", "peer", w.unheard, "why", why)
 	w.partial.forget(w.unheard)
+	if _, known := w.silence.heard[w.unheard]; !known {
+		delete(w.silence.gone, w.unheard) // it was not heard, which does not make it dead
+	}
 	w.unheard = netip.Addr{}
 	w.refuse(ctx)
 	w.Aside(w.unheard)

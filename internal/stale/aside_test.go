@@ -16,23 +16,24 @@ import (
 
 // trio is three controllers whose agents run on a network of which any direction may be cut.
 type trio struct {
-	nodes []*trioNode
-	cut   map[[2]int]bool
-	off   map[int]bool
-	mute  map[int]bool // its agent answers no questions
-	stays bool         // nobody may stand aside
+	nodes    []*trioNode
+	cut      map[[2]int]bool
+	off      map[int]bool
+	mute     map[int]bool    // its agent answers no questions
+	filtered map[[2]int]bool // echo requests from a to b are lost, and nothing else
 }
 
 type trioNode struct {
 	*watch
-	dead    Refusal
-	closed  []netip.Addr
-	left    time.Time // when it first stood aside
-	returns int
-	patient bool      // leaves it to others to take a peer for dead
-	yielded time.Time // when it first was
-	lost    time.Time // when it first gave the virtual address back
-	next    time.Time // its next tick
+	dead       Refusal
+	closed     []netip.Addr
+	left       time.Time // when it first stood aside
+	returns    int
+	patient    bool      // leaves it to others to take a peer for dead
+	yielded    time.Time // when it first was
+	acquainted time.Time // when it was
+	lost       time.Time // when it first gave the virtual address back
+	next       time.Time // its next tick
 }
 
 var trioAddresses = []netip.Addr{one, two, three}
@@ -48,48 +49,53 @@ func (n *trioNode) Refuse(_ context.Context, r Refusal) error {
 }
 
 func newTrio() *trio {
-	s := &trio{cut: map[[2]int]bool{}, off: map[int]bool{}, mute: map[int]bool{}}
-	for i, own := range trioAddresses {
-		n := &trioNode{next: time.Now().Add(rand.N(every))}
-		peers := slices.DeleteFunc(slices.Clone(trioAddresses), func(a netip.Addr) bool { return a == own })
-		ears := &Ears{}
-		n.watch = &watch{silence: newSilence(peers), partial: newPartial(own), words: make(chan word),
-			askOne: func(netip.Addr) {}, Options: Options{Own: own, Peers: peers, Connections: n, Ears: ears, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-				Aside: func(a netip.Addr) {
-					switch {
-					case !a.IsValid():
-						n.returns++
-					case n.left.IsZero():
-						n.left = time.Now()
-					}
-				},
-				GivesWay: func() bool { return !s.stays },
-				Yielding: func(a netip.Addr) {
-					n.patient = a.IsValid()
-					if n.patient && n.yielded.IsZero() {
-						n.yielded = time.Now()
-					}
-				},
-				Contested: func(a netip.Addr) {
-					if a.IsValid() && n.lost.IsZero() {
-						n.lost = time.Now()
-					}
-				},
-				Absent: func(context.Context, []netip.Addr) {},
-				Third: func(_ context.Context, asked, about netip.Addr) (time.Duration, error) {
-					to := slices.Index(trioAddresses, asked)
-					if s.lost(i, to) || s.mute[to] || slices.Contains(s.nodes[to].dead.Dead, own) {
-						return 0, context.DeadlineExceeded
-					}
-					age, ok := s.nodes[to].Ears.Age(about)
-					if !ok {
-						return 0, context.DeadlineExceeded
-					}
-					return age, nil
-				}}}
-		s.nodes = append(s.nodes, n)
+	s := &trio{cut: map[[2]int]bool{}, off: map[int]bool{}, mute: map[int]bool{}, filtered: map[[2]int]bool{}}
+	for i := range trioAddresses {
+		s.nodes = append(s.nodes, s.boot(i))
 	}
 	return s
+}
+
+// boot is a controller that has heard nobody yet.
+func (s *trio) boot(i int) *trioNode {
+	own, n := trioAddresses[i], &trioNode{next: time.Now().Add(rand.N(every))}
+	peers := slices.DeleteFunc(slices.Clone(trioAddresses), func(a netip.Addr) bool { return a == own })
+	ears := &Ears{}
+	n.watch = &watch{silence: newSilence(peers), partial: newPartial(own), words: make(chan word),
+		askOne: func(netip.Addr) {}, born: time.Now(), Options: Options{Own: own, Peers: peers, Connections: n, Ears: ears, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+			Aside: func(a netip.Addr) {
+				switch {
+				case !a.IsValid():
+					n.returns++
+				case n.left.IsZero():
+					n.left = time.Now()
+				}
+			},
+			Acquainted: func() { n.acquainted = time.Now() },
+			Yielding: func(a netip.Addr) {
+				n.patient = a.IsValid()
+				if n.patient && n.yielded.IsZero() {
+					n.yielded = time.Now()
+				}
+			},
+			Contested: func(a netip.Addr) {
+				if a.IsValid() && n.lost.IsZero() {
+					n.lost = time.Now()
+				}
+			},
+			Absent: func(context.Context, []netip.Addr) {},
+			Third: func(_ context.Context, asked, about netip.Addr) (time.Duration, error) {
+				to := slices.Index(trioAddresses, asked)
+				if s.lost(i, to) || s.mute[to] || slices.Contains(s.nodes[to].dead.Dead, own) {
+					return 0, context.DeadlineExceeded
+				}
+				age, ok := s.nodes[to].Ears.Age(about)
+				if !ok {
+					return 0, context.DeadlineExceeded
+				}
+				return age, nil
+			}}}
+	return n
 }
 
 // lost reports whether a request from a to b, or its answer, is.
@@ -119,7 +125,7 @@ func (s *trio) run(t *testing.T, span time.Duration) {
 		}
 		n.judge(t.Context(), time.Now())
 		for j, peer := range trioAddresses {
-			if j != i && !s.lost(i, j) {
+			if j != i && !s.lost(i, j) && !s.filtered[[2]int{i, j}] {
 				n.answered(t.Context(), answer{peer, time.Now()})
 			}
 		}
@@ -185,7 +191,6 @@ func TestStandingAside(t *testing.T) {
 		"a power cut":                     {func(s *trio) { s.off[0] = true }, nil},
 		"one is cut off":                  {func(s *trio) { s.cut[[2]int{0, 1}], s.cut[[2]int{2, 0}] = true, true }, nil},
 		"two are off":                     {func(s *trio) { s.off[0], s.off[1] = true, true }, nil},
-		"somebody else decides":           {func(s *trio) { s.cut[[2]int{0, 1}], s.stays = true, true }, nil},
 		"the third says nothing":          {func(s *trio) { s.cut[[2]int{0, 1}], s.mute[2] = true, true }, nil},
 	} {
 		withTrio(t, name, tc.fault, func(t *testing.T, s *trio) {
@@ -208,6 +213,64 @@ func TestStandingAside(t *testing.T) {
 				if len(n.dead.Dead)+len(n.dead.Avoided) > 0 {
 					t.Errorf("mended, %d still refuses %+v", i, n.dead)
 				}
+			}
+		})
+	}
+}
+
+// A controller that boots has heard nobody yet: whom it cannot hear now it would not miss.
+func TestStandingAsideAfterABoot(t *testing.T) {
+	all := func(s *trio) {
+		for i := range s.nodes {
+			s.nodes[i] = s.boot(i)
+		}
+	}
+	for name, tc := range map[string]struct {
+		fault func(*trio)
+		want  []int // stand aside after eight seconds
+	}{
+		"whole":                     {all, nil},
+		"the one that stands aside": {func(s *trio) { s.cut[[2]int{0, 1}] = true; s.nodes[1] = s.boot(1) }, []int{1}},
+		"the one that stays":        {func(s *trio) { s.cut[[2]int{0, 1}] = true; s.nodes[0] = s.boot(0) }, []int{1}},
+		"all three":                 {func(s *trio) { s.cut[[2]int{1, 0}] = true; all(s) }, []int{1}},
+		"one is off":                {func(s *trio) { s.off[0] = true; all(s) }, nil},
+		"no echo between two":       {func(s *trio) { s.filtered[[2]int{0, 1}], s.filtered[[2]int{1, 0}] = true, true; all(s) }, nil},
+		"no echo at all": {func(s *trio) {
+			for i := range s.nodes {
+				for j := range s.nodes {
+					s.filtered[[2]int{i, j}] = true
+				}
+			}
+			all(s)
+		}, nil},
+	} {
+		withTrio(t, name, tc.fault, func(t *testing.T, s *trio) {
+			booted := time.Now()
+			s.run(t, 8*time.Second)
+			if got := s.alone(); !slices.Equal(got, tc.want) {
+				t.Fatalf("aside: %v, want %v", got, tc.want)
+			}
+			for i, n := range s.nodes {
+				switch {
+				case s.off[i]:
+				case n.acquainted.IsZero() || n.acquainted.Sub(booted) > acquaint+thirdPatience+every:
+					t.Errorf("%d is acquainted at %s, booted at %s", i, n.acquainted, booted)
+				case !n.left.IsZero() && n.acquainted.After(booted) && n.acquainted.Before(n.left):
+					t.Errorf("%d is acquainted %s before it stands aside", i, n.left.Sub(n.acquainted))
+				}
+			}
+			if len(tc.want) > 0 { // the other one dies, and nobody ever heard it here
+				s.off[0] = true
+				s.run(t, 6*time.Second)
+				if n := s.nodes[1]; n.unheard.IsValid() || name != "the one that stays" && len(n.dead.Dead)+len(n.dead.Avoided) > 0 {
+					t.Errorf("the other one is off, aside for %s, and refuses %+v", n.unheard, n.dead)
+				}
+			}
+			clear(s.cut)
+			clear(s.off)
+			s.run(t, 6*time.Second)
+			if got := s.alone(); len(got) > 0 {
+				t.Errorf("mended, still aside: %v", got)
 			}
 		})
 	}
@@ -272,13 +335,12 @@ func TestAsideBeforeTheOtherCloses(t *testing.T) {
 // A database's member that is not heard is suspected 1.5 s after its last word: until then the one that stands aside must have been told to
 // leave that to the other, and nobody else must.
 func TestYieldingBeforeAnybodySuspects(t *testing.T) {
-	for i := range 50 {
-		stays := i%2 == 0 // it yields also where it may not stand aside
+	for range 50 {
 		synctest.Test(t, func(t *testing.T) {
 			s := newTrio()
 			defer s.end()
 			s.run(t, 3*time.Second+rand.N(every))
-			s.cut[[2]int{0, 1}], s.stays = true, stays
+			s.cut[[2]int{0, 1}] = true
 			cut := time.Now()
 			s.run(t, 6*time.Second)
 			switch n := s.nodes[1]; {

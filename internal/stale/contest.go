@@ -27,7 +27,7 @@ type contest struct {
 
 // beginContest begins one about the first of the absent to which this node yields.
 func (w *watch) beginContest(ctx context.Context, absent []netip.Addr, now time.Time) {
-	if w.Third == nil || !w.GivesWay() || len(w.Peers) != 2 || w.contest.about.IsValid() {
+	if w.Third == nil || len(w.Peers) != 2 || w.contest.about.IsValid() {
 		return
 	}
 	for _, p := range absent {

@@ -89,7 +89,7 @@ func testNode(t *testing.T) {
 	var log bytes.Buffer
 	absent := make(chan []netip.Addr, 1)
 	go func() {
-		ended <- Run(ctx, Options{GivesWay: func() bool { return true }, Yielding: func(netip.Addr) {}, Absent: func(_ context.Context, peers []netip.Addr) { absent <- peers }, Peers: []netip.Addr{netip.MustParseAddr(peerAddress)},
+		ended <- Run(ctx, Options{Acquainted: func() {}, Yielding: func(netip.Addr) {}, Absent: func(_ context.Context, peers []netip.Addr) { absent <- peers }, Peers: []netip.Addr{netip.MustParseAddr(peerAddress)},
 			VIP:         func() netip.Addr { return netip.MustParseAddr(vipAddress) },
 			Connections: Kernel{Host: host.NewLinux(slog.New(slog.DiscardHandler))}, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	}()
@@ -155,8 +155,19 @@ func testNode(t *testing.T) {
 
 // testAvoided: who is avoided is refused in both directions, but for agents.
 func testAvoided(t *testing.T, peer string) {
+	ring, err := net.ListenPacket("udp", ownAddress+":0")
+	check(t, err)
+	defer ring.Close()
+	ringPort := ring.LocalAddr().(*net.UDPAddr).Port
 	avoid := func(agents uint16, remotes ...netip.Addr) {
-		check(t, Kernel{Host: host.NewLinux(slog.New(slog.DiscardHandler)), Agents: agents}.Refuse(t.Context(), Refusal{Avoided: remotes, Held: held}))
+		k := Kernel{Host: host.NewLinux(slog.New(slog.DiscardHandler)), Agents: agents, Rings: []uint16{uint16(ringPort)}}
+		check(t, k.Refuse(t.Context(), Refusal{Avoided: remotes, Held: held}))
+	}
+	heard := func() bool {
+		shell(t, fmt.Sprintf("nsenter -t %s -n bash -c 'echo > /dev/udp/%s/%d'", peer, ownAddress, ringPort))
+		check(t, ring.SetReadDeadline(time.Now().Add(200*time.Millisecond)))
+		_, _, err := ring.ReadFrom(make([]byte, 8))
+		return err == nil
 	}
 	l, err := net.Listen("tcp", ownAddress+":0")
 	check(t, err)
@@ -177,11 +188,17 @@ func testAvoided(t *testing.T, peer string) {
 	if comes() == nil {
 		t.Error("who is avoided was let in")
 	}
+	if heard() {
+		t.Error("a datagram of Corosync was let in")
+	}
 	avoid(port, netip.MustParseAddr(peerAddress))
 	dial(t, peerAddress).Close() // an agent's
 	avoid(9)
 	if err := comes(); err != nil {
 		t.Errorf("nobody is avoided: %v", err)
+	}
+	if !heard() {
+		t.Error("nobody is avoided, and Corosync is not heard")
 	}
 }
 
@@ -245,13 +262,17 @@ func check(t *testing.T, err error) {
 
 func TestRules(t *testing.T) {
 	four, six := netip.MustParseAddr("198.18.0.11"), netip.MustParseAddr("fd00::11")
-	got := rules(Refusal{Dead: []netip.Addr{four}, Avoided: []netip.Addr{six}, Held: held}, port)
-	for _, want := range []string{"delete table inet nines-stale", "198.18.0.11 timeout 15s", "fd00::11 timeout 15s", "ip daddr @dead4 reject with tcp reset", "ip6 saddr @avoided6 reject with tcp reset"} {
+	k := Kernel{Agents: port, Rings: []uint16{5405, 5406}}
+	got := rules(Refusal{Dead: []netip.Addr{four}, Avoided: []netip.Addr{six}, Held: held}, k)
+	for _, want := range []string{"delete table inet nines-stale", "198.18.0.11 timeout 15s", "fd00::11 timeout 15s", "ip daddr @dead4 reject with tcp reset", "ip6 saddr @avoided6 reject with tcp reset", "elements = { 5405 timeout 15s, 5406 timeout 15s }"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
 	}
-	if strings.Contains(rules(Refusal{Held: held}, port), "chain") {
+	if got := rules(Refusal{Dead: []netip.Addr{four}, Held: held}, k); strings.Contains(got, "5405") {
+		t.Errorf("nobody is avoided, and Corosync is cut off:\n%s", got)
+	}
+	if strings.Contains(rules(Refusal{Held: held}, k), "chain") {
 		t.Error("nobody is dead, and there are rules")
 	}
 }

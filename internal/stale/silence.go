@@ -79,6 +79,17 @@ func (s *silence) silent(now time.Time, long time.Duration) []netip.Addr {
 	return out
 }
 
+// unknown lists the peers that never answered.
+func (s *silence) unknown() []netip.Addr {
+	var out []netip.Addr
+	for _, p := range s.peers {
+		if _, known := s.heard[p]; !known {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 // dead lists the peers that are taken for dead, in order.
 func (s *silence) dead() []netip.Addr {
 	var out []netip.Addr

@@ -7,13 +7,13 @@
 //   - a controller that answers no echo request (ICMP, answered by its kernel however busy it is) for two seconds. Its
 //     connections are closed, and new ones are refused at once, until it answers again;
 //   - a controller that this node does not hear, but a third controller does: the network between the two is broken, and no
-//     machine. Quorums do not know such a state, so one of the two stands aside: see aside.go;
+//     machine. Quorums do not know such a state, so one of the two stands aside, Corosync's datagrams included: see aside.go;
 //   - the virtual address that moves to another machine, which knows none of the connections made before. Most often it
 //     moves because a machine died: the new holder asks at once who is still there, and sends no requests to the others.
 //
-// Invariants: a controller that has never answered is not judged, so a network that drops echo requests changes nothing. A node
+// Invariants: a controller that has never answered is not taken for dead, so a network that drops echo requests changes nothing. A node
 // that hears nobody closes its side too, as the others do theirs: who is cut off must know it when they know it. A
-// refusal ends by itself when nobody renews it. Nothing but TCP is touched.
+// refusal ends by itself when nobody renews it.
 package stale
 
 import (
@@ -33,6 +33,8 @@ const (
 	// away.
 	held  = 15 * time.Second
 	renew = 5 * time.Second
+	// acquaint is how long a peer may take to answer for the first time: machines boot side by side.
+	acquaint = 3 * time.Second
 )
 
 // Options of Run.
@@ -47,8 +49,6 @@ type Options struct {
 	Absent func(ctx context.Context, peers []netip.Addr)
 	// Third asks one of the peers how long ago another one answered it. Without it nobody stands aside or yields.
 	Third func(ctx context.Context, asked, about netip.Addr) (age time.Duration, err error)
-	// GivesWay says whether this node may stand aside, and give the virtual address back: not where somebody else decides who is left out.
-	GivesWay func() bool
 	// Contested is told that the virtual address came here although a peer that this node does not hear is alive, and may
 	// have it; the zero value: no longer.
 	Contested func(unheard netip.Addr)
@@ -57,6 +57,8 @@ type Options struct {
 	Yielding func(unheard netip.Addr)
 	// Aside is told that this node stands aside because it does not hear a peer; the zero value: no longer.
 	Aside func(unheard netip.Addr)
+	// Acquainted is told once: every peer has answered by now, or had the time to, and what that means for this node is decided. It must not block.
+	Acquainted func()
 	// Ears are told who answers.
 	Ears *Ears
 	// Connections are those of this node.
@@ -64,7 +66,7 @@ type Options struct {
 	Log         *slog.Logger
 }
 
-// Connections is what may be done to the TCP connections of a node. Kernel is the real one.
+// Connections is what may be done to the connections of a node. Kernel is the real one.
 type Connections interface {
 	// Close closes all to a remote address.
 	Close(ctx context.Context, remote netip.Addr) error
@@ -79,7 +81,8 @@ type Connections interface {
 type Refusal struct {
 	// Dead do not hear this node anyway.
 	Dead []netip.Addr
-	// Avoided do; they too are refused at once when they begin. Only agents go on speaking to each other.
+	// Avoided do; they too are refused at once when they begin. Only agents go on speaking to each other. With anybody
+	// avoided, Corosync hears nobody and is heard by nobody.
 	Avoided []netip.Addr
 	Held    time.Duration
 }
@@ -97,7 +100,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	w := &watch{Options: o, silence: newSilence(o.Peers), partial: newPartial(o.Own), words: make(chan word), askOne: echo.ask}
+	w := &watch{Options: o, silence: newSilence(o.Peers), partial: newPartial(o.Own), words: make(chan word), askOne: echo.ask, born: time.Now()}
 	defer w.asking.Wait()
 	defer cancel() // before it waits
 	w.refuse(ctx)  // what an agent before has left
@@ -145,8 +148,11 @@ func Run(ctx context.Context, o Options) error {
 type watch struct {
 	Options
 	silence *silence
+	born    time.Time
 	renewed time.Time
-	askOne  func(netip.Addr)
+	// acquainted: Acquainted has been told.
+	acquainted bool
+	askOne     func(netip.Addr)
 
 	contest contest
 	// Standing aside: see aside.go.
@@ -194,12 +200,30 @@ func (w *watch) judge(ctx context.Context, now time.Time) {
 	w.askThirds(ctx, now)
 	w.stand(ctx, now)
 	w.yield()
+	w.acquaint(now)
 	if len(died) > 0 || len(w.silence.dead()) > 0 && now.Sub(w.renewed) >= renew {
 		w.refuse(ctx)
 	}
 	for _, p := range died {
 		w.closeTo(ctx, p, "it is silent")
 	}
+}
+
+// strangers are the peers that never answered, though they had this long to.
+func (w *watch) strangers(now time.Time, long time.Duration) []netip.Addr {
+	if now.Sub(w.born) <= long {
+		return nil
+	}
+	return w.silence.unknown()
+}
+
+// acquaint tells when there is nothing more to wait for. A word of the third may be under way for as long as it is waited for.
+func (w *watch) acquaint(now time.Time) {
+	if w.acquainted || len(w.silence.unknown()) > 0 && now.Sub(w.born) < acquaint+thirdPatience {
+		return
+	}
+	w.acquainted = true
+	w.Acquainted()
 }
 
 func (w *watch) closeTo(ctx context.Context, remote netip.Addr, why string) {

@@ -53,7 +53,7 @@ func playController() {
 	go func() {
 		ended <- Run(ctx, Options{Own: own, Peers: peers, VIP: func() netip.Addr { return netip.Addr{} }, Ears: ears, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 			Connections: Kernel{Host: host.NewLinux(slog.New(slog.DiscardHandler)), Agents: agentsPort},
-			Absent:      func(context.Context, []netip.Addr) {}, Contested: func(netip.Addr) {}, GivesWay: func() bool { return true }, Yielding: func(netip.Addr) {}, Third: askByHTTP,
+			Absent:      func(context.Context, []netip.Addr) {}, Contested: func(netip.Addr) {}, Acquainted: func() {}, Yielding: func(netip.Addr) {}, Third: askByHTTP,
 			Aside: func(a netip.Addr) { fmt.Println("aside", a.IsValid()) }})
 	}()
 	_, _ = in.ReadString('\n') // until its input ends

@@ -41,7 +41,7 @@ type view struct {
 	CA, Cert, Key, TLSGroup                             string
 	BootstrapMark, BootstrapEnv, ViewFile, StateFile    string
 	TransferDir, DataDir, Lost                          string
-	RunDir, StartedMark, AsideFile                      string
+	RunDir, StartedMark, AsideFile, Await               string
 	Bootstrapped, Formed                                string
 	ConfigPath                                          string
 	Port, MaxConnections, Size                          int
@@ -230,7 +230,7 @@ func viewOf(c *model.Cluster, n model.Node) view {
 		CA: model.PathCA, Cert: model.PathCert, Key: model.PathKey, TLSGroup: model.GroupTLS,
 		BootstrapMark: bootstrapMark, BootstrapEnv: bootstrapEnv,
 		ViewFile: viewFile, StateFile: grastateFile, TransferDir: transferDir, DataDir: dataDir, Lost: lostPattern, ConfigPath: configPath,
-		RunDir: model.PathRun, StartedMark: startedMark, AsideFile: asideFile,
+		RunDir: model.PathRun, StartedMark: startedMark, AsideFile: asideFile, Await: service.AwaitAcquainted,
 		Bootstrapped: BootstrappedFile, Formed: FormedFile,
 		Port: model.PortMariaDB, MaxConnections: maxConnections, Size: len(nodes),
 	}

@@ -159,7 +159,7 @@ func node(c *model.Cluster, n model.Node, key []byte, s secret.Source) ([]plan.R
 		return r.ID
 	}
 	rendered := map[string][]byte{}
-	for name, v := range map[string]any{"corosync.conf": newTotem(c), "corosync.unit.conf": nil, "pacemaker.unit.conf": nil, "haproxy.unit.conf": nil,
+	for name, v := range map[string]any{"corosync.conf": newTotem(c), "corosync.unit.conf": map[string]string{"Await": service.AwaitAcquainted}, "pacemaker.unit.conf": nil, "haproxy.unit.conf": nil,
 		"reach.ocf": newReachView(c, n), "haproxy.ocf": map[string]string{"Unit": proxyUnit, "Socket": proxySocket}} {
 		var err error
 		if rendered[name], err = render(name, v); err != nil {

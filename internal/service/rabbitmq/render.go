@@ -59,6 +59,7 @@ type view struct {
 	Name, ClusterName, Address, ErlangAddress string
 	Nodes                                     []model.Node
 	CA, Cert, Key, Definitions, DistTLS       string
+	Await                                     string // what a start waits for
 	Running, Last                             string // who runs, as the broker writes it down; what of that counts for a recovery
 	AMQPPort, AdminPort, DistPort, EPMDPort   int
 	NetTick, GroupSize                        int
@@ -71,7 +72,7 @@ func newView(c *model.Cluster, n model.Node) view {
 		Name: n.Name, ClusterName: c.Name, Address: n.Address().String(), ErlangAddress: erlangAddress(n.Address()),
 		Nodes: nodes,
 		CA:    model.PathCA, Cert: model.PathCert, Key: model.PathKey, Definitions: pathDefinitions, DistTLS: pathDistTLS,
-		Running: runningFile(n.Name), Last: lastFile,
+		Running: runningFile(n.Name), Last: lastFile, Await: service.AwaitAcquainted,
 		AMQPPort: model.PortAMQP, AdminPort: model.PortRabbitMQAdmin, DistPort: model.PortRabbitMQDist, EPMDPort: model.PortEPMD,
 		// Whole seconds are all that the kernel application knows.
 		NetTick: max(1, int(c.Tuning.RabbitMQ.NetTickTime.Round(time.Second)/time.Second)), GroupSize: min(len(nodes), maxReplicas),
