@@ -129,11 +129,10 @@ func (a *Agent) askThird(ctx context.Context, asked, about netip.Addr) (time.Dur
 	return a.peers.Heard(ctx, agentAddr(asked), about)
 }
 
-// acquainted lets Corosync start, which waits for it after a boot: a ring that comes up on a node that will stand aside
-// tears the others' apart.
+// acquainted lets the members of quorums start, which wait for it after a boot (service.AwaitAcquainted).
 func (a *Agent) acquainted() {
 	if err := os.WriteFile(model.PathAcquainted, nil, 0o644); err != nil {
-		a.Log.Warn("the file that lets Corosync start", "err", err)
+		a.Log.Warn("members that have just booted are kept waiting", "err", err)
 	}
 }
 

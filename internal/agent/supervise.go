@@ -54,7 +54,7 @@ func (a *Agent) superviseOnce(ctx context.Context, c *model.Cluster, s store.Sto
 	if err != nil {
 		return err
 	}
-	v.Quorums = shape.quorums
+	v.Quorums, v.Lacking = shape.quorums, shape.lacking(v.Nodes)
 	if v.Recovering, err = a.recoveringNow(ctx, c, s); err != nil {
 		return err
 	}

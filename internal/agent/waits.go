@@ -12,6 +12,7 @@ import (
 	"nines/internal/model"
 	"nines/internal/secret"
 	"nines/internal/service"
+	"nines/internal/supervise"
 )
 
 // shape is what the services of a cluster declare of themselves.
@@ -134,6 +135,29 @@ func (s shape) standings(st *api.Status, recoveries map[string]heal.Record) map[
 			x.Lacking = "nobody holds the VIP"
 		}
 		out[name] = x
+	}
+	return out
+}
+
+// lacking says of each service which of those that it needs does not serve, where that is known.
+func (s shape) lacking(nodes map[string]supervise.Node) map[string]string {
+	out := map[string]string{}
+	for name, needs := range s.needs {
+		for _, need := range needs {
+			observed, serving := 0, 0
+			for _, node := range s.nodes[need] {
+				serves, seen := nodes[node].Serving[need]
+				if seen {
+					observed++
+				}
+				if serves {
+					serving++
+				}
+			}
+			if least := max(1, s.needed[need]); observed > 0 && serving < least {
+				out[name] = fmt.Sprintf("%s serves on %d of %d nodes, and must on %d", need, serving, len(s.nodes[need]), least)
+			}
+		}
 	}
 	return out
 }

@@ -183,6 +183,7 @@ func (w *watch) answered(ctx context.Context, a answer) {
 		w.endContest("it answers")
 	}
 	returned := w.silence.answered(peer, now)
+	w.tellAcquainted(now)
 	if w.unheard != peer {
 		w.partial.forget(peer)
 		w.yield()
@@ -200,7 +201,7 @@ func (w *watch) judge(ctx context.Context, now time.Time) {
 	w.askThirds(ctx, now)
 	w.stand(ctx, now)
 	w.yield()
-	w.acquaint(now)
+	w.tellAcquainted(now)
 	if len(died) > 0 || len(w.silence.dead()) > 0 && now.Sub(w.renewed) >= renew {
 		w.refuse(ctx)
 	}
@@ -217,8 +218,8 @@ func (w *watch) strangers(now time.Time, long time.Duration) []netip.Addr {
 	return w.silence.unknown()
 }
 
-// acquaint tells when there is nothing more to wait for. A word of the third may be under way for as long as it is waited for.
-func (w *watch) acquaint(now time.Time) {
+// tellAcquainted tells when there is nothing more to wait for. A word of the third may be under way for as long as it is waited for.
+func (w *watch) tellAcquainted(now time.Time) {
 	if w.acquainted || len(w.silence.unknown()) > 0 && now.Sub(w.born) < acquaint+thirdPatience {
 		return
 	}

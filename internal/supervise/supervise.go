@@ -3,7 +3,7 @@
 //
 // Invariants: of the members that carry the cluster's state (a quorum of more than one) at most one is restarted at a time, in the
 // whole cluster, and only while all others of its quorum serve; what starts, stops, recovers or is held by a debugger is never
-// restarted; a unit that freezes again and again is restarted ever more seldom, and in the end left alone.
+// restarted; nor, for want of an answer, what lacks something it needs, or two daemons of one machine at once; a unit that freezes again and again is restarted ever more seldom, and in the end left alone.
 package supervise
 
 import (
@@ -22,6 +22,10 @@ const (
 	stoppedFor      = 10 * time.Second
 	silentFor       = time.Minute
 	memberSilentFor = 3 * time.Minute
+	// sharedFor is for several daemons of a machine that owe an answer: that has most likely a cause outside of them, and on a machine that is
+	// busy starting, to start them all anew keeps it busy (seen after a power cut of a whole site).
+	sharedFor = 5 * time.Minute
+	shared    = 3
 )
 
 // claim is how long a member that was restarted is waited for before another one may be. What is seen in the first moments may be from before it
@@ -77,6 +81,8 @@ type View struct {
 	// Nodes that answered. Quorums maps a service to the nodes of its members that carry the cluster's state.
 	Nodes   map[string]Node
 	Quorums map[string][]string
+	// Lacking says of a service what it needs and does not have.
+	Lacking map[string]string
 	// Recovering are the services of which the leader's recovery holds the members.
 	Recovering map[string]bool
 	// Busy says why nothing may be restarted now; empty: it may.
@@ -224,12 +230,19 @@ func (r Record) judge(v View, a Ailing) (Act, string) {
 		return Wait, "the recovery of " + a.Service + " sees to it"
 	case a.Stopped < stoppedFor && n.Silent*2 > len(n.Serving):
 		return Wait, fmt.Sprintf("%d of %d services of %s owe an answer: the machine is overloaded or its disk hangs, and restarts would make it worse", n.Silent, len(n.Serving), a.Node)
+	case a.Stopped < stoppedFor && v.Lacking[a.Service] != "":
+		return Wait, "it cannot answer: " + v.Lacking[a.Service]
+	case a.Stopped < stoppedFor && len(v.silentOn(a.Node)) >= shared && min(a.Silent, a.Running) < sharedFor:
+		return Wait, fmt.Sprintf("%d daemons of %s have owed an answer for so long: it may have a cause that they share, and to start them all anew makes it worse", len(v.silentOn(a.Node)), a.Node)
 	case len(tries) >= Tries():
 		return GiveUp, fmt.Sprintf("it was restarted %d times and froze again each time", len(tries))
 	case len(tries) > 0 && v.Now.Before(r.Units[a.key()].last().Add(backOff[len(tries)-1])):
 		return Wait, fmt.Sprintf("it was restarted %s and is restarted again at %s", times(len(tries)), r.Units[a.key()].last().Add(backOff[len(tries)-1]).UTC().Format(time.TimeOnly+" MST"))
 	case v.Busy != "":
 		return Wait, v.Busy
+	}
+	if other := r.startingOn(v, a); a.Stopped < stoppedFor && other != "" {
+		return Wait, other + " was restarted and does not serve again yet: one daemon of a machine at a time"
 	}
 	if !a.member() {
 		return Restart, "it holds nothing that others need"
@@ -241,6 +254,28 @@ func (r Record) judge(v View, a Ailing) (Act, string) {
 		return Wait, fmt.Sprintf("%s must serve first: %s", strings.Join(missing, " and "), "a second member is not taken away")
 	}
 	return Restart, "all other members serve"
+}
+
+// silentOn are the units of a node that have owed an answer for too long.
+func (v View) silentOn(node string) []string {
+	var out []string
+	for _, a := range v.Ailing {
+		if a.Node == node && a.Stopped < stoppedFor && a.sign() != "" {
+			out = append(out, a.Unit)
+		}
+	}
+	return out
+}
+
+// startingOn is another unit of the node that was restarted in the last minute and does not serve yet.
+func (r Record) startingOn(v View, a Ailing) string {
+	for _, key := range slices.Sorted(maps.Keys(r.Units)) {
+		u := r.Units[key]
+		if key != a.key() && u.Node == a.Node && !u.Well && v.Now.Sub(u.last()) < silentFor {
+			return key
+		}
+	}
+	return ""
 }
 
 func times(n int) string {
