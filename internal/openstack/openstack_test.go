@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"nines/internal/model"
 	"nines/internal/plan"
 	"nines/internal/service/servicetest"
 )
@@ -48,14 +49,14 @@ func TestUnits(t *testing.T) {
 	n := c.Nodes[0]
 	api := WSGI{Name: "x-api", Unit: "x-api.service", Description: "OpenStack X API", Manual: "x(1)", User: "x", Home: "/var/lib/x",
 		Script: "/usr/bin/x-wsgi", Ini: "/etc/x/nines-uwsgi.ini", Port: 9999}
-	files, err := api.Files(n, "")
+	files, err := api.Files(c, n, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "api", files...)
 	api.Streams, api.Messaging, api.Processes, api.Threads = true, true, 3, 16
 	api.Env = []string{"X=y", "Z=1;2"}
-	if files, err = api.Files(n, "/srv/x"); err != nil {
+	if files, err = api.Files(c, n, "/srv/x"); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "streams", files...)
@@ -72,6 +73,7 @@ func TestUnits(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "root", root)
+	worker.Role = model.RoleController
 	worker.Exclusive, worker.Needs = true, "/srv/x/mark"
 	if daemon, err = worker.File(c, n); err != nil {
 		t.Fatal(err)

@@ -138,7 +138,7 @@ func (s *Service) programs(c *model.Cluster, n model.Node, mount string) ([]prog
 	member := &plan.Member{Quorum: s.Desc.Service, Size: len(c.Controllers()), Needed: 1}
 	if n.Has(model.RoleController) {
 		for _, w := range s.Desc.APIs {
-			files, err := w.Files(n, mount)
+			files, err := w.Files(c, n, mount)
 			if err != nil {
 				return nil, err
 			}

@@ -43,7 +43,7 @@ type WSGI struct {
 
 // Files are uWSGI's configuration and the systemd unit, for one node. mount is a directory whose file
 // system must be there before the application starts; empty: none.
-func (w WSGI) Files(n model.Node, mount string) ([]plan.File, error) {
+func (w WSGI) Files(c *model.Cluster, n model.Node, mount string) ([]plan.File, error) {
 	ini, err := Render(templates, "uwsgi.ini.tmpl", struct {
 		WSGI
 		Bind, Cert, Key string
@@ -53,12 +53,25 @@ func (w WSGI) Files(n model.Node, mount string) ([]plan.File, error) {
 	}
 	unit, err := Render(templates, "api.service.tmpl", struct {
 		WSGI
-		Mount string
-	}{w, mount})
+		Mount, Await string
+	}{w, mount, w.await(c)})
 	if err != nil {
 		return nil, err
 	}
 	return []plan.File{rootFile(w.Ini, ini), rootFile(unitPath(w.Unit), unit)}, nil
+}
+
+// await is what it waits for before it starts. Whoever is first is ready when the database is.
+func (w WSGI) await(c *model.Cluster) string {
+	if w.First {
+		return ""
+	}
+	return awaitDatabase(c)
+}
+
+// awaitDatabase waits until a server of the database greets at the VIP, 80 s at most: HAProxy takes connections without one too, and ends them.
+func awaitDatabase(c *model.Cluster) string {
+	return fmt.Sprintf("/usr/bin/timeout 80 /bin/bash -c 'until read -t 2 -r -n 1 </dev/tcp/%s/%d; do sleep 0.5; done 2>/dev/null'", c.VIP.Address.Addr(), model.PortMariaDB)
 }
 
 func (w WSGI) atLeast() WSGI {
@@ -126,12 +139,20 @@ func (d Daemon) command(c *model.Cluster, n model.Node) string {
 	return strings.Join(args, " ")
 }
 
+// await is what it waits for before it starts. On computes nothing uses the database.
+func (d Daemon) await(c *model.Cluster) string {
+	if d.Role != model.RoleController {
+		return ""
+	}
+	return awaitDatabase(c)
+}
+
 // File is the systemd unit on a node.
 func (d Daemon) File(c *model.Cluster, n model.Node) (plan.File, error) {
 	unit, err := Render(templates, "daemon.service.tmpl", struct {
 		Daemon
-		Command, Uses, Prepare string
-	}{d, d.command(c, n), strings.Join(d.Uses, " "), strings.Join(d.Prepare, " ")})
+		Command, Uses, Prepare, Await string
+	}{d, d.command(c, n), strings.Join(d.Uses, " "), strings.Join(d.Prepare, " "), d.await(c)})
 	if err != nil {
 		return plan.File{}, fmt.Errorf("%s: %w", d.Unit, err)
 	}

@@ -228,7 +228,7 @@ func nodeFiles(c *model.Cluster, n model.Node, s secret.Source) ([]plan.File, er
 		Port: model.PortKeystone, Processes: processes, Threads: threads, First: true,
 		Options: []string{"# By itself uWSGI does not say what time it is. The controllers' health checks compare it.",
 			"response-route-run = addheader:Date: ${httptime[0]}"},
-	}.Files(n, "")
+	}.Files(c, n, "")
 	if err != nil {
 		return nil, err
 	}
