@@ -132,7 +132,7 @@ func (a *Agent) askThird(ctx context.Context, asked, about netip.Addr) (time.Dur
 // acquainted lets the members of quorums start, which wait for it after a boot (service.AwaitAcquainted).
 func (a *Agent) acquainted() {
 	if err := os.WriteFile(model.PathAcquainted, nil, 0o644); err != nil {
-		a.Log.Warn("members that have just booted are kept waiting", "err", err)
+		a.Log.Warn("members that have just booted wait up to ten seconds longer", "err", err)
 	}
 }
 

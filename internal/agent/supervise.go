@@ -49,12 +49,13 @@ func (a *Agent) superviseOnce(ctx context.Context, c *model.Cluster, s store.Sto
 		apart.letGo(supervision)
 		return nil
 	}
-	v := viewOf(a.lookAtAll(ctx, c, 0), time.Now())
+	nodes := a.lookAtAll(ctx, c, 0)
+	v := viewOf(nodes, time.Now())
 	shape, err := a.shapes.of(c, a.secrets)
 	if err != nil {
 		return err
 	}
-	v.Quorums, v.Lacking = shape.quorums, shape.lacking(v.Nodes)
+	v.Quorums, v.Lacking = shape.quorums, shape.lacking(nodes)
 	if v.Recovering, err = a.recoveringNow(ctx, c, s); err != nil {
 		return err
 	}

@@ -12,7 +12,6 @@ import (
 	"nines/internal/model"
 	"nines/internal/secret"
 	"nines/internal/service"
-	"nines/internal/supervise"
 )
 
 // shape is what the services of a cluster declare of themselves.
@@ -140,22 +139,15 @@ func (s shape) standings(st *api.Status, recoveries map[string]heal.Record) map[
 }
 
 // lacking says of each service which of those that it needs does not serve, where that is known.
-func (s shape) lacking(nodes map[string]supervise.Node) map[string]string {
+func (s shape) lacking(nodes []api.NodeStatus) map[string]string {
+	standings := s.standings(&api.Status{Nodes: nodes}, nil)
 	out := map[string]string{}
 	for name, needs := range s.needs {
 		for _, need := range needs {
-			observed, serving := 0, 0
-			for _, node := range s.nodes[need] {
-				serves, seen := nodes[node].Serving[need]
-				if seen {
-					observed++
-				}
-				if serves {
-					serving++
-				}
-			}
-			if least := max(1, s.needed[need]); observed > 0 && serving < least {
-				out[name] = fmt.Sprintf("%s serves on %d of %d nodes, and must on %d", need, serving, len(s.nodes[need]), least)
+			x := standings[need]
+			x.Lacking = "" // who holds the VIP was not asked
+			if why := x.Down(); why != "" {
+				out[name] = need + ": " + why
 			}
 		}
 	}

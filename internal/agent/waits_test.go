@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -67,6 +68,16 @@ func TestStatusSaysWhatWaitsForWhat(t *testing.T) {
 	}
 	if want := []string{"db:the state of ctl3 is not known", "identity:db"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
+	}
+	shape, err := a.shapes.of(c, a.secrets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := shape.lacking(st.Nodes), map[string]string{"identity": "db: 0 of 3 members serve, 2 must"}; !maps.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := shape.lacking([]api.NodeStatus{node("ctl1", true), node("ctl2", true)}); len(got) > 0 {
+		t.Errorf("with a majority of db: %q", got)
 	}
 	if len(st.Conditions) != 1 || st.Conditions[0].Code != "drift" {
 		t.Errorf("conditions %+v", st.Conditions)

@@ -57,7 +57,7 @@ func RunAgent(ctx context.Context, file, version string, log *slog.Logger) error
 	}
 	restarting, err := ownUnits(ctx, conf, linux, log)
 	if err != nil {
-		log.Error("the agent's own units are not as they should be", "err", err) // an agent with old ones is better than none
+		log.Error("the agent's own units are not as they should be; mend the cause and restart nines-agent", "err", err) // an agent with old ones is better than none
 	}
 	if restarting {
 		<-ctx.Done()

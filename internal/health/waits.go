@@ -20,7 +20,8 @@ type Standing struct {
 	Lacking string
 }
 
-func (s Standing) down() string {
+// Down says why the service is of no use to others; empty: it is, or nobody knows.
+func (s Standing) Down() string {
 	switch {
 	case s.Members == 0:
 		return ""
@@ -48,14 +49,14 @@ func Waits(services map[string]Standing) []Wait {
 		s := services[name]
 		w := Wait{Service: name, For: roots(services, name)}
 		if len(w.For) == 0 {
-			if s.down() == "" {
+			if s.Down() == "" {
 				continue
 			}
 			switch {
 			case s.Held != "":
 				w.Reason = s.Held
 			case len(s.Away) > 0:
-				w.Reason = fmt.Sprintf("no answer from %s; %s", strings.Join(s.Away, " and "), s.down())
+				w.Reason = fmt.Sprintf("no answer from %s; %s", strings.Join(s.Away, " and "), s.Down())
 			default:
 				continue
 			}
@@ -77,7 +78,7 @@ func roots(services map[string]Standing, name string) []string {
 			}
 			seen[need] = true
 			below := visit(need)
-			if !below && services[need].down() != "" {
+			if !below && services[need].Down() != "" {
 				found[need], below = true, true
 			}
 			any = any || below

@@ -79,14 +79,14 @@ func TestWaitsAreTrue(t *testing.T) {
 		for _, w := range Waits(m) {
 			waiting[w.Service] = w
 			for _, f := range w.For {
-				if m[f].down() == "" || f == w.Service {
+				if m[f].Down() == "" || f == w.Service {
 					t.Fatalf("%+v waits for what serves, or itself", w)
 				}
 			}
 		}
 		for _, n := range slices.Sorted(maps.Keys(m)) {
 			for _, need := range m[n].Needs {
-				if _, ok := waiting[n]; !ok && need != n && m[need].down() != "" && len(m[need].Needs) == 0 {
+				if _, ok := waiting[n]; !ok && need != n && m[need].Down() != "" && len(m[need].Needs) == 0 {
 					t.Fatalf("%s does not wait although %s is down", n, need)
 				}
 			}

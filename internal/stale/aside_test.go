@@ -159,6 +159,15 @@ func (s *trio) alone() []int {
 	return out
 }
 
+// expectAside runs for a time, after which these nodes must stand aside and no others.
+func (s *trio) expectAside(t *testing.T, span time.Duration, want []int) {
+	t.Helper()
+	s.run(t, span)
+	if got := s.alone(); !slices.Equal(got, want) {
+		t.Fatalf("aside: %v, want %v", got, want)
+	}
+}
+
 func (s *trio) end() {
 	for _, n := range s.nodes {
 		n.asking.Wait()
@@ -194,10 +203,7 @@ func TestStandingAside(t *testing.T) {
 		"the third says nothing":          {func(s *trio) { s.cut[[2]int{0, 1}], s.mute[2] = true, true }, nil},
 	} {
 		withTrio(t, name, tc.fault, func(t *testing.T, s *trio) {
-			s.run(t, 6*time.Second)
-			if got := s.alone(); !slices.Equal(got, tc.want) {
-				t.Fatalf("aside: %v, want %v", got, tc.want)
-			}
+			s.expectAside(t, 6*time.Second, tc.want)
 			for _, i := range tc.want {
 				if n := s.nodes[i]; len(n.dead.Dead)+len(n.dead.Avoided) != 2 || len(n.closed) < 2 {
 					t.Errorf("stands aside, refuses %+v, and closed those to %v", n.dead, n.closed)
@@ -205,10 +211,7 @@ func TestStandingAside(t *testing.T) {
 			}
 			clear(s.cut)
 			clear(s.off)
-			s.run(t, 6*time.Second)
-			if got := s.alone(); len(got) > 0 {
-				t.Errorf("mended, still aside: %v", got)
-			}
+			s.expectAside(t, 6*time.Second, nil)
 			for i, n := range s.nodes {
 				if len(n.dead.Dead)+len(n.dead.Avoided) > 0 {
 					t.Errorf("mended, %d still refuses %+v", i, n.dead)
@@ -246,10 +249,7 @@ func TestStandingAsideAfterABoot(t *testing.T) {
 	} {
 		withTrio(t, name, tc.fault, func(t *testing.T, s *trio) {
 			booted := time.Now()
-			s.run(t, 8*time.Second)
-			if got := s.alone(); !slices.Equal(got, tc.want) {
-				t.Fatalf("aside: %v, want %v", got, tc.want)
-			}
+			s.expectAside(t, 8*time.Second, tc.want)
 			for i, n := range s.nodes {
 				switch {
 				case s.off[i]:
@@ -268,10 +268,7 @@ func TestStandingAsideAfterABoot(t *testing.T) {
 			}
 			clear(s.cut)
 			clear(s.off)
-			s.run(t, 6*time.Second)
-			if got := s.alone(); len(got) > 0 {
-				t.Errorf("mended, still aside: %v", got)
-			}
+			s.expectAside(t, 6*time.Second, nil)
 		})
 	}
 }

@@ -232,8 +232,8 @@ func (r Record) judge(v View, a Ailing) (Act, string) {
 		return Wait, fmt.Sprintf("%d of %d services of %s owe an answer: the machine is overloaded or its disk hangs, and restarts would make it worse", n.Silent, len(n.Serving), a.Node)
 	case a.Stopped < stoppedFor && v.Lacking[a.Service] != "":
 		return Wait, "it cannot answer: " + v.Lacking[a.Service]
-	case a.Stopped < stoppedFor && len(v.silentOn(a.Node)) >= shared && min(a.Silent, a.Running) < sharedFor:
-		return Wait, fmt.Sprintf("%d daemons of %s have owed an answer for so long: it may have a cause that they share, and to start them all anew makes it worse", len(v.silentOn(a.Node)), a.Node)
+	case a.Stopped < stoppedFor && v.silentOn(a.Node) >= shared && min(a.Silent, a.Running) < sharedFor:
+		return Wait, fmt.Sprintf("%d daemons of %s have owed an answer for so long: it may have a cause that they share, and to start them all anew makes it worse", v.silentOn(a.Node), a.Node)
 	case len(tries) >= Tries():
 		return GiveUp, fmt.Sprintf("it was restarted %d times and froze again each time", len(tries))
 	case len(tries) > 0 && v.Now.Before(r.Units[a.key()].last().Add(backOff[len(tries)-1])):
@@ -256,15 +256,14 @@ func (r Record) judge(v View, a Ailing) (Act, string) {
 	return Restart, "all other members serve"
 }
 
-// silentOn are the units of a node that have owed an answer for too long.
-func (v View) silentOn(node string) []string {
-	var out []string
+// silentOn is how many units of a node have owed an answer for too long.
+func (v View) silentOn(node string) (n int) {
 	for _, a := range v.Ailing {
 		if a.Node == node && a.Stopped < stoppedFor && a.sign() != "" {
-			out = append(out, a.Unit)
+			n++
 		}
 	}
-	return out
+	return n
 }
 
 // startingOn is another unit of the node that was restarted in the last minute and does not serve yet.
