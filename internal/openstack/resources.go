@@ -142,8 +142,8 @@ func (s *Service) programs(c *model.Cluster, n model.Node, mount string) ([]prog
 			if err != nil {
 				return nil, err
 			}
-			// Loading the application takes seconds of CPU, on all nodes at once after a power cut.
-			ready := &plan.Action{Name: ActionServes, Args: map[string]string{"unit": w.Unit}, Timeout: 2 * time.Minute}
+			// Loading the application takes seconds of CPU, and at the first apply all of them load on all nodes at once.
+			ready := &plan.Action{Name: ActionServes, Args: map[string]string{"unit": w.Unit}, Timeout: 5 * time.Minute}
 			out = append(out, program{unit: plan.Unit{Name: w.Unit, Member: member, Ready: ready}, files: files, reads: w.Reads})
 		}
 	}

@@ -18,9 +18,12 @@ type WSGI struct {
 	User        string // system user and group
 	Home        string // working directory
 	Script      string // file that holds "application"
-	Ini         string // path of uWSGI's configuration
-	Port        int
-	PublicPort  int // on the VIP; 0: the same
+	// Imports are the modules of which most of the application consists, imported once for all processes (ADR 25). They must open nothing and start
+	// no thread: whatever is open at the fork is shared.
+	Imports    []string
+	Ini        string // path of uWSGI's configuration
+	Port       int
+	PublicPort int // on the VIP; 0: the same
 	// Static are folders that are served as they are, without the application, by the path of their URL.
 	Static map[string]string
 	// Health is the path that answers without a token and without asking another service: "/healthcheck".

@@ -54,7 +54,7 @@ func New() *Service {
 		Service: Name,
 		APIs: []openstack.WSGI{{
 			Name: "cinder-api", Unit: "cinder-api.service", Description: "OpenStack Cinder API", Manual: "cinder-manage(1)",
-			User: user, Home: "/var/lib/cinder", Script: "/usr/bin/cinder-wsgi", Ini: "/etc/cinder/nines-uwsgi.ini",
+			User: user, Home: "/var/lib/cinder", Script: "/usr/bin/cinder-wsgi", Imports: []string{"cinder.wsgi.wsgi", "cinder.db.sqlalchemy.api", "keystonemiddleware.auth_token"}, Ini: "/etc/cinder/nines-uwsgi.ini",
 			Port: model.PortCinder, Health: "/healthcheck", Processes: 2,
 			// An attachment holds one until cinder-volume has answered.
 			Threads: 4, Messaging: true,

@@ -58,7 +58,7 @@ func New() *Service {
 		Service: Name,
 		APIs: []openstack.WSGI{{
 			Name: "glance-api", Unit: "glance-api.service", Description: "OpenStack Glance API", Manual: "glance-api(1)",
-			User: user, Home: "/var/lib/glance", Script: scriptPath, Ini: "/etc/glance/nines-uwsgi.ini",
+			User: user, Home: "/var/lib/glance", Script: scriptPath, Imports: []string{"glance.common.wsgi_app", "glance.api.v2.router", "keystonemiddleware.auth_token"}, Ini: "/etc/glance/nines-uwsgi.ini",
 			Port: model.PortGlance, Health: "/healthcheck", Processes: 2,
 			// Each transfer of an image occupies a thread for as long as it lasts, and the health check needs one too.
 			Threads: 16, Streams: true,

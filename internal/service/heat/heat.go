@@ -36,7 +36,7 @@ func New() *Service {
 		Service: Name,
 		APIs: []openstack.WSGI{{
 			Name: "heat-api", Unit: "heat-api.service", Description: "OpenStack Heat API", Manual: "heat-api(1)",
-			User: Name, Home: "/var/lib/heat", Script: "/usr/bin/heat-wsgi-api", Ini: "/etc/heat/nines-uwsgi.ini",
+			User: Name, Home: "/var/lib/heat", Script: "/usr/bin/heat-wsgi-api", Imports: []string{"heat.api.openstack.wsgi", "heat.api.openstack.v1", "keystonemiddleware.auth_token"}, Ini: "/etc/heat/nines-uwsgi.ini",
 			// Each request waits for an engine.
 			Port: model.PortHeat, Health: "/healthcheck", Processes: 2, Threads: 4, Messaging: true,
 		}},

@@ -57,7 +57,7 @@ func New() *Service {
 		Service: Name,
 		APIs: []openstack.WSGI{{
 			Name: "horizon", Unit: "horizon.service", Description: "OpenStack Horizon", Manual: "uwsgi(1)",
-			User: user, Home: home, Script: scriptPath, Ini: "/etc/openstack-dashboard/nines-uwsgi.ini",
+			User: user, Home: home, Script: scriptPath, Imports: []string{"django.core.wsgi", "django.contrib.sessions.middleware", "openstack"}, Ini: "/etc/openstack-dashboard/nines-uwsgi.ini",
 			// Browsers find it on the port of https; the application's user may not bind that one.
 			Port: model.PortHorizon, PublicPort: model.PortHTTPS,
 			Health: "/healthcheck", Processes: 2,

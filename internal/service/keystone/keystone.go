@@ -224,7 +224,7 @@ func nodeFiles(c *model.Cluster, n model.Node, s secret.Source) ([]plan.File, er
 	threads, processes := workers(c)
 	common, err := openstack.WSGI{
 		Name: Name, Unit: Unit, Description: "OpenStack Keystone API", Manual: "keystone-manage(1)",
-		User: Name, Home: "/var/lib/keystone", Script: "/usr/bin/keystone-wsgi-public", Ini: uwsgiPath,
+		User: Name, Home: "/var/lib/keystone", Script: "/usr/bin/keystone-wsgi-public", Imports: []string{"keystone.server.wsgi"}, Ini: uwsgiPath,
 		Port: model.PortKeystone, Processes: processes, Threads: threads, First: true,
 		Options: []string{"# By itself uWSGI does not say what time it is. The controllers' health checks compare it.",
 			"response-route-run = addheader:Date: ${httptime[0]}"},

@@ -62,7 +62,7 @@ func New() *Service {
 		Service: Name,
 		APIs: []openstack.WSGI{{
 			Name: "neutron-api", Unit: "neutron-api.service", Description: "OpenStack Neutron API", Manual: "neutron-server(1)",
-			User: Name, Home: "/var/lib/neutron", Script: "/usr/bin/neutron-api", Ini: "/etc/neutron/nines-uwsgi.ini",
+			User: Name, Home: "/var/lib/neutron", Script: "/usr/bin/neutron-api", Imports: []string{"neutron.cmd.server", "neutron.plugins.ml2.plugin", "keystonemiddleware.auth_token"}, Ini: "/etc/neutron/nines-uwsgi.ini",
 			Port: model.PortNeutron, Health: "/healthcheck", Processes: 2, Threads: 4, Messaging: true, Reads: controllerFiles,
 			// Workers that share out OVN's events know by it which of them were started together.
 			Options: []string{"start-time = %t"},

@@ -33,7 +33,7 @@ func New() *Service {
 		Service: Name,
 		APIs: []openstack.WSGI{{
 			Name: "placement-api", Unit: "placement-api.service", Description: "OpenStack Placement API", Manual: "placement-manage(1)",
-			User: Name, Home: "/var/lib/placement", Script: "/usr/bin/placement-api", Ini: "/etc/placement/nines-uwsgi.ini",
+			User: Name, Home: "/var/lib/placement", Script: "/usr/bin/placement-api", Imports: []string{"placement.wsgi", "keystonemiddleware.auth_token"}, Ini: "/etc/placement/nines-uwsgi.ini",
 			// It has no health check of its own; the list of its versions needs no token and no database.
 			Port: model.PortPlacement, Health: "/", Processes: 2,
 			// Nova's scheduler asks for each instance, every compute each minute: short requests.
