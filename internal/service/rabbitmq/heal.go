@@ -239,6 +239,9 @@ func (s *Service) brokerOf(ctx context.Context, env service.Env, e *recovery.Evi
 		}
 	default:
 		e.Broker = recovery.Starting
+		if !unit.Started.IsZero() {
+			e.Begun = time.Since(unit.Started)
+		}
 	}
 	return nil
 }
@@ -356,12 +359,16 @@ func (s *Service) restart(ctx context.Context, env service.Env, _ int64, args ma
 	if args[recovery.ArgServing] == "true" {
 		return systemctl(ctx, env, "restart")
 	}
+	was := recovery.Silent
+	if args[recovery.ArgWaiting] == "true" {
+		was = recovery.Starting
+	}
 	var e recovery.Evidence
 	if err := s.brokerOf(ctx, env, &e); err != nil {
 		return err
 	}
-	if e.Broker != recovery.Silent {
-		env.Log.Info("the broker is not silent any more", "broker", e.Broker)
+	if e.Broker != was {
+		env.Log.Info("the broker is not as it was", "was", was, "is", e.Broker)
 		return nil
 	}
 	if err := env.Host.SignalUnit(ctx, Unit, int(syscall.SIGKILL)); err != nil {

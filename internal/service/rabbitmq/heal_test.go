@@ -218,7 +218,17 @@ func TestRestart(t *testing.T) {
 	if err := m.step(t, 2, recovery.StepRestart, nil); err != nil || !m.ran("signal "+Unit) || !m.ran("run systemctl --no-block start") {
 		t.Errorf("a broker that hangs: %v, %q", err, m.host.Calls())
 	}
+	m = newMember(t, nil, "activating")
+	if err := m.step(t, 2, recovery.StepRestart, nil); err != nil || m.ran("signal") {
+		t.Errorf("it starts by now: %v, %q", err, m.host.Calls())
+	}
+	if err := m.step(t, 2, recovery.StepRestart, map[string]string{recovery.ArgWaiting: "true"}); err != nil || !m.ran("signal "+Unit) || !m.ran("run systemctl --no-block start") {
+		t.Errorf("it waits for its peers: %v, %q", err, m.host.Calls())
+	}
 	m = newMember(t, &broker{peers: allPeers}, "active")
+	if err := m.step(t, 2, recovery.StepRestart, map[string]string{recovery.ArgWaiting: "true"}); err != nil || m.ran("signal") || m.ran("run systemctl") {
+		t.Errorf("it serves by now: %v, %q", err, m.host.Calls())
+	}
 	if err := m.step(t, 2, recovery.StepRestart, nil); err != nil || m.ran("signal") || m.ran("run systemctl") {
 		t.Errorf("it serves again: %v, %q", err, m.host.Calls())
 	}

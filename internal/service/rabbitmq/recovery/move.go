@@ -25,6 +25,8 @@ const (
 	ArgMember = "member"
 	// ArgServing of StepRestart: the member serves, and is to be restarted all the same.
 	ArgServing = "serving"
+	// ArgWaiting of StepRestart: the member is starting, and waits for its peers.
+	ArgWaiting = "waiting"
 	// ArgPlain of StepStart: whatever mark for a start by force is left there does not count.
 	ArgPlain = "plain"
 	// ArgGone of StepForce are the members that are taken for gone, separated by commas: if one of their machines
@@ -52,8 +54,11 @@ func Next(c Case) service.Move {
 		m.Steps = [][]service.HealStep{steps(d.Nodes, StepHalt)}
 	case Restart:
 		s := service.HealStep{Node: d.Node, Name: StepRestart}
-		if d.Diagnosis == Split {
+		switch d.Diagnosis {
+		case Split:
 			s.Args = map[string]string{ArgServing: "true"}
+		case Unmet:
+			s.Args = map[string]string{ArgWaiting: "true"}
 		}
 		m.Steps = [][]service.HealStep{{s}}
 	case Forget:

@@ -32,6 +32,8 @@ type Evidence struct {
 	Broker Broker `json:"broker"`
 	// For is how long its agent has seen it so: serving, or not.
 	For time.Duration `json:"for,omitempty"`
+	// Begun is how long ago a starting one was started.
+	Begun time.Duration `json:"begun,omitempty"`
 	// Running are the members that a serving one sees, itself included, and Stable for how long they have been these.
 	Running []string      `json:"running,omitempty"`
 	Stable  time.Duration `json:"stable,omitempty"`
@@ -86,6 +88,7 @@ const (
 	SelfHealing   Diagnosis = "self-healing"   // RabbitMQ may do it by itself
 	DownTogether  Diagnosis = "down-together"  // nobody serves, and some are stopped that can be started
 	Hanging       Diagnosis = "hanging"        // a member runs and serves nobody, for too long
+	Unmet         Diagnosis = "unmet"          // members that were started while they did not reach each other wait for each other
 	LastMissing   Diagnosis = "last-missing"   // the last to stop is not known; the others wait for it
 	LastEmpty     Diagnosis = "last-empty"     // the last to stop has lost its state; the others wait for it in vain
 	TwoClusters   Diagnosis = "two-clusters"   // members hold the states of different clusters
@@ -133,6 +136,8 @@ const (
 	patienceEmpty = time.Minute
 	// patienceSilent: a member that paused looks every second whether it may go on, and needs seconds to do it.
 	patienceSilent = 2 * time.Minute
+	// patienceMeet: members that reach each other when they start have found each other by then, on a busy machine too.
+	patienceMeet = 90 * time.Second
 	// patienceWait: a member waits five minutes for its peers before it begins anew.
 	patienceWait = 7 * time.Minute
 )
@@ -398,11 +403,34 @@ func (c Case) down() Decision {
 	}
 	for _, n := range c.known() {
 		if e := c.Evidence[n]; e.For < patienceWait {
+			if d, ok := c.unmet(); ok {
+				return d
+			}
 			return Decision{Diagnosis: SelfHealing, Act: Wait, Reason: "the members that are there wait for each other: " + strings.Join(c.known(), ", ")}
 		}
 	}
 	return Decision{Diagnosis: Stuck, Act: Ask, Reason: "nothing is missing that RabbitMQ could wait for, and still nobody serves",
 		Hint: "/var/log/rabbitmq/rabbit@NODE.log on each member says what it waits for"}
+}
+
+// unmet has one of those restarted that wait for each other. A member looks for its peers when it starts, and then waits for five minutes: those that started
+// while the network between them was cut do not notice that they could meet. It serves nobody, so that a restart costs nobody anything.
+func (c Case) unmet() (Decision, bool) {
+	waiting := c.in(Starting)
+	if len(waiting) < c.quorum() || len(waiting) < len(c.known()) {
+		return Decision{}, false
+	}
+	longest := waiting[0]
+	for _, n := range waiting {
+		if c.Evidence[n].Begun < patienceMeet {
+			return Decision{}, false
+		}
+		if c.Evidence[n].Begun > c.Evidence[longest].Begun {
+			longest = n
+		}
+	}
+	return Decision{Diagnosis: Unmet, Act: Restart, Node: longest,
+		Reason: fmt.Sprintf("%s have waited for each other for %s at least: %s looks for them anew", strings.Join(waiting, ", "), patienceMeet, longest)}, true
 }
 
 // hanging has a member restarted that serves nobody although enough others are there for it to go on.

@@ -64,6 +64,13 @@ func without(m map[string]Evidence, gone ...string) map[string]Evidence {
 	return m
 }
 
+// begun waits since it was started, so long ago.
+func begun(ago time.Duration) Evidence {
+	e := since(at(Starting, names...), 4*time.Minute)
+	e.Begun = ago
+	return e
+}
+
 // inOrder are three that stopped one after the other: c1, c2, c3.
 func inOrder(b Broker) map[string]Evidence {
 	return three(at(b, "c1", "c2", "c3"), at(b, "c2", "c3"), at(b, "c3"))
@@ -104,6 +111,10 @@ func TestDecide(t *testing.T) {
 		{"all lost their power at once, one stays away", Case{Evidence: without(three(at(Starting, names...), at(Starting, names...), at(Starting, names...)), "c2"), Lineage: all}, LastMissing, Wait, "", "c2"},
 		{"the last has lost its state", Case{Evidence: three(at(Starting, names...), at(Starting, "c2", "c3"), empty(Starting)), Lineage: all}, LastEmpty, Ask, "", "c3"},
 		{"two histories", Case{Evidence: three(at(Starting, names...), at(Starting, names...), of(idB, at(Starting, names...))), Lineage: all}, TwoClusters, Ask, "", idB},
+		{"all were started while they did not reach each other", Case{Evidence: three(begun(2*time.Minute), begun(3*time.Minute), begun(100*time.Second)), Lineage: all}, Unmet, Restart, "c2", "c2 looks for them anew"},
+		{"one of them was just restarted for it", Case{Evidence: three(begun(2*time.Minute), begun(time.Second), begun(100*time.Second)), Lineage: all, Epoch: 1}, SelfHealing, Wait, "", ""},
+		{"two were, and nobody waits for the third", Case{Evidence: without(three(whole, begun(2*time.Minute), begun(3*time.Minute)), "c1"), Lineage: record("c2", "c3")}, LastMissing, Wait, "", "c1"},
+		{"one waits, another is stopped", Case{Evidence: three(begun(2*time.Minute), begun(3*time.Minute), since(at(Stopped, names...), time.Minute)), Lineage: all}, DownTogether, Start, "", "c3"},
 		{"nothing is missing", Case{Evidence: three(at(Starting, names...), at(Starting, names...), at(Starting, names...)), Lineage: all}, Stuck, Ask, "", ""},
 		{"a new disk", Case{Evidence: three(serves("c1", "c2"), serves("c1", "c2"), empty(Starting)), Lineage: all}, Replaced, Forget, "c3", "lost its state"},
 		{"a new disk, and it has only just been started", Case{Evidence: three(serves("c1", "c2"), serves("c1", "c2"), since(empty(Starting), 5*time.Second)), Lineage: all}, Running, Nothing, "", ""},
@@ -149,7 +160,7 @@ func TestDecide(t *testing.T) {
 		})
 		seen[tt.want] = true
 	}
-	for _, d := range []Diagnosis{Whole, Running, NotFormed, Working, SelfHealing, DownTogether, Hanging, LastMissing, LastEmpty, TwoClusters, Stuck, Replaced,
+	for _, d := range []Diagnosis{Whole, Running, NotFormed, Working, SelfHealing, DownTogether, Hanging, Unmet, LastMissing, LastEmpty, TwoClusters, Stuck, Replaced,
 		Forgotten, Split, Chosen, BadChoice, FoundingBroke} {
 		if !seen[d] {
 			t.Errorf("no fixture for %s", d)
@@ -163,7 +174,7 @@ func anyMembers(t *rapid.T, label string, least int) []string {
 
 // anyEvidence draws what a member may be found as, likely or not.
 func anyEvidence(t *rapid.T, states []Broker) Evidence {
-	e := Evidence{Broker: rapid.SampledFrom(states).Draw(t, "broker"), For: time.Duration(rapid.IntRange(0, 600).Draw(t, "for")) * time.Second,
+	e := Evidence{Broker: rapid.SampledFrom(states).Draw(t, "broker"), For: time.Duration(rapid.IntRange(0, 600).Draw(t, "for")) * time.Second, Begun: time.Duration(rapid.IntRange(0, 300).Draw(t, "begun")) * time.Second,
 		Forced: rapid.Int64Range(0, 3).Draw(t, "forced"), Khepri: rapid.IntRange(0, 9).Draw(t, "khepri") == 0}
 	if rapid.IntRange(0, 5).Draw(t, "empty") == 0 && e.Broker != Serving {
 		e.Empty = true
@@ -323,6 +334,9 @@ func TestOthersStaySafe(t *testing.T) {
 			case StepRestart:
 				if len(all) != 1 {
 					t.Fatalf("restarts more than one: %+v", m)
+				}
+				if e.Broker == Starting && (e.Begun < patienceMeet || len(c.in(Starting)) < max(len(c.known()), c.quorum())) {
+					t.Fatalf("restarts %s, which may come by itself: %+v", s.Node, c)
 				}
 				if e.Broker == Serving && (len(c.in(Serving)) < len(names) || len(e.Running) >= c.quorum() || e.Held > 0) {
 					t.Fatalf("restarts %s, which serves: %+v", s.Node, c)
