@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -237,7 +238,7 @@ func lastOrder(ctx context.Context, s store.Reader) (o fence.Order, rev int64, e
 }
 
 // order begins an order: it is written down under the leader's fence before anybody acts.
-func (a *Agent) order(ctx context.Context, s store.Store, l *leadership, req api.FenceRequest) (fence.Order, error) {
+func (a *Agent) order(ctx context.Context, s store.Store, lease store.Fence, req api.FenceRequest) (fence.Order, error) {
 	last, rev, err := lastOrder(ctx, s)
 	if err != nil || last.ID == req.ID {
 		return last, err
@@ -268,17 +269,17 @@ func (a *Agent) order(ctx context.Context, s store.Store, l *leadership, req api
 		return o, &api.Error{Status: http.StatusFailedDependency, Code: api.CodeBlocked, Text: "no other controller's agent answers: nobody is left to switch the power of " + req.Node,
 			Next: "bring another controller back, or use the BMC yourself"}
 	}
-	o.Fence = int64(l.fence)
-	return o, a.hand(ctx, s, l, c, o, rev)
+	o.Fence = int64(lease)
+	return o, a.hand(ctx, s, lease, c, o, rev)
 }
 
 // hand writes the order down and gives it to its executor.
-func (a *Agent) hand(ctx context.Context, s store.Store, l *leadership, c *model.Cluster, o fence.Order, rev int64) error {
+func (a *Agent) hand(ctx context.Context, s store.Store, lease store.Fence, c *model.Cluster, o fence.Order, rev int64) error {
 	raw, err := json.Marshal(o)
 	if err != nil {
 		return err
 	}
-	if _, err := s.PutFenced(ctx, converge.LeaderLease, l.fence, keyOrder, raw, rev); err != nil {
+	if _, err := s.PutFenced(ctx, converge.LeaderLease, lease, keyOrder, raw, rev); err != nil {
 		return fmt.Errorf("write the order down: %w", err)
 	}
 	a.Log.Warn("fencing", "node", o.Node, "action", o.Action, "who", o.Who, "executor", o.Executor)
@@ -288,6 +289,33 @@ func (a *Agent) hand(ctx context.Context, s store.Store, l *leadership, c *model
 	}
 	n, _ := c.Node(o.Executor) // it was chosen from the spec
 	return a.peers.CarryOut(ctx, n, api.OrderRequest{ID: o.ID})
+}
+
+// cycleTimeout bounds an order that is waited for: two steps, and the time until another executor takes them over from one that died.
+const cycleTimeout = 5 * time.Minute
+
+// cycle gives an order and waits until the power was seen to be off and was given back. It is carried out by whoever has it, also when this leader goes away;
+// one that was given before is only waited for.
+func (a *Agent) cycle(ctx context.Context, s store.Store, lease store.Fence, req api.FenceRequest) error {
+	ctx, cancel := context.WithTimeout(ctx, cycleTimeout)
+	defer cancel()
+	changes := s.Watch(ctx, keyOrder, 0)
+	o, err := a.order(ctx, s, lease, req)
+	for err == nil && o.ID == req.ID && o.Open() {
+		if _, open := <-changes; !open {
+			return fmt.Errorf("nothing was heard of the order to switch the power of %s: %w", req.Node, cmp.Or(ctx.Err(), store.ErrNoQuorum))
+		}
+		o, _, err = lastOrder(ctx, s)
+	}
+	switch {
+	case err != nil:
+		return err
+	case o.ID != req.ID:
+		return fmt.Errorf("%s of %s by %s took the place of the order", o.Action, o.Node, o.Who)
+	case o.Error != "" && !o.WasOff():
+		return errors.New(o.Error)
+	}
+	return nil
 }
 
 // executorFor chooses who switches the node's power: the leader itself, unless it is about its own.
@@ -388,7 +416,7 @@ func (a *Agent) noteStep(ctx context.Context, s store.Store, o fence.Order, rev 
 }
 
 // adoptOrders gives an order whose executor is gone to another, while this node leads.
-func (a *Agent) adoptOrders(ctx context.Context, s store.Store, l *leadership) {
+func (a *Agent) adoptOrders(ctx context.Context, s store.Store, lease store.Fence) {
 	for pause(ctx, lookAfterOrders) {
 		o, rev, err := lastOrder(ctx, s)
 		if err != nil || !o.Orphaned(time.Now()) {
@@ -401,8 +429,8 @@ func (a *Agent) adoptOrders(ctx context.Context, s store.Store, l *leadership) {
 		if o.Executor = a.executorFor(c, o.Node, a.lookAtAll(ctx, c, 0)); o.Executor == "" {
 			continue
 		}
-		o.Fence, o.Touched = int64(l.fence), time.Now().UTC()
-		if err := a.hand(ctx, s, l, c, o, rev); err != nil {
+		o.Fence, o.Touched = int64(lease), time.Now().UTC()
+		if err := a.hand(ctx, s, lease, c, o, rev); err != nil {
 			a.Log.Warn("fencing", "node", o.Node, "err", err)
 		}
 	}
@@ -420,7 +448,7 @@ func (a *Agent) postFence(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	o, err := a.order(r.Context(), s, l, req)
+	o, err := a.order(r.Context(), s, l.fence, req)
 	if err != nil {
 		return err
 	}

@@ -72,7 +72,7 @@ func TestOrderIsCarriedOut(t *testing.T) {
 	defer a.peers.Close()
 	l := &leadership{ctx: ctx, fence: lease.Fence()}
 	give := func(id, node string) error {
-		_, err := a.order(ctx, st, l, api.FenceRequest{ID: id, Node: node, Action: fence.Cycle, Who: "me"})
+		_, err := a.order(ctx, st, l.fence, api.FenceRequest{ID: id, Node: node, Action: fence.Cycle, Who: "me"})
 		return err
 	}
 	if err := give("1", "ctl1"); err == nil || !strings.Contains(err.Error(), "no bmc") {
@@ -97,6 +97,15 @@ func TestOrderIsCarriedOut(t *testing.T) {
 	if o.Executor != "ctl1" || o.Fence != int64(lease.Fence()) || !strings.Contains(o.Error, "never handed over") || o.Hint == "" {
 		t.Errorf("%+v", o)
 	}
+	// Who waits for an order is told how it ended, also of one that was given before.
+	wait := func(id string) error {
+		return a.cycle(ctx, st, l.fence, api.FenceRequest{ID: id, Node: "cmp1", Action: fence.Cycle, Who: "me"})
+	}
+	for _, id := range []string{"waited for", "waited for"} {
+		if err := wait(id); err == nil || !strings.Contains(err.Error(), "never handed over") {
+			t.Errorf("%v", err)
+		}
+	}
 	// An order under way keeps others out; the same one again is no second one.
 	open, err := fence.NewOrder("2", "cmp1", fence.TurnOff, "another", time.Now())
 	if err != nil {
@@ -112,5 +121,14 @@ func TestOrderIsCarriedOut(t *testing.T) {
 	}
 	if err := give("2", "cmp1"); err != nil {
 		t.Errorf("the same order again: %v", err)
+	}
+	// Once it was off it is dead, whether or not it came back.
+	open.Todo, open.Finished, open.Error = nil, time.Now(), ""
+	raw, _ = json.Marshal(open)
+	if _, err := st.Put(ctx, keyOrder, raw, -1); err != nil {
+		t.Fatal(err)
+	}
+	if err := wait("2"); err != nil {
+		t.Errorf("the power was off: %v", err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"nines/internal/api"
 	"nines/internal/converge"
+	"nines/internal/fence"
 	"nines/internal/heal"
 	"nines/internal/health"
 	"nines/internal/model"
@@ -226,6 +227,15 @@ func (a healing) Steps(ctx context.Context, steps []heal.StepRequest) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// Cycle implements heal.Agents.
+func (a healing) Cycle(ctx context.Context, req heal.FenceRequest) error {
+	s, err := a.openedStore()
+	if err != nil {
+		return err
+	}
+	return a.cycle(ctx, s, req.Fence, api.FenceRequest{ID: req.ID, Node: req.Node, Action: fence.Cycle, Who: req.Who})
 }
 
 // healer returns a service that can be recovered.

@@ -65,6 +65,11 @@ func (h *hands) Steps(_ context.Context, steps []heal.StepRequest) error {
 	return h.fail
 }
 
+func (h *hands) Cycle(_ context.Context, req heal.FenceRequest) error {
+	h.done = append(h.done, "cycle "+req.Node)
+	return h.fail
+}
+
 // ward is a leader with one patient.
 type ward struct {
 	*Agent

@@ -28,10 +28,10 @@ const (
 
 // switchOn looks for machines that were fenced and are still off, while this node leads. A machine that is
 // fenced has failed in a way from which starting anew may help; off, it would help nobody.
-func (a *Agent) switchOn(ctx context.Context, s store.Store, l *leadership) {
+func (a *Agent) switchOn(ctx context.Context, s store.Store, lease store.Fence) {
 	heard := heard{}
 	for pause(ctx, switchOnEvery) {
-		if err := a.switchOnFenced(ctx, s, l, heard); err != nil && ctx.Err() == nil {
+		if err := a.switchOnFenced(ctx, s, lease, heard); err != nil && ctx.Err() == nil {
 			a.Log.Warn("switch on what was fenced", "err", err)
 		}
 	}
@@ -53,7 +53,7 @@ func (h heard) note(nodes []api.NodeStatus, now time.Time) {
 	}
 }
 
-func (a *Agent) switchOnFenced(ctx context.Context, s store.Store, l *leadership, h heard) error {
+func (a *Agent) switchOnFenced(ctx context.Context, s store.Store, lease store.Fence, h heard) error {
 	c, err := converge.LastSpec(ctx, s)
 	if errors.Is(err, converge.ErrNoApply) {
 		return nil
@@ -80,7 +80,7 @@ func (a *Agent) switchOnFenced(ctx context.Context, s store.Store, l *leadership
 			}
 			if now := time.Now(); mayBeSwitchedOn(name, fenced[name], h[name], last, now) {
 				req := api.FenceRequest{ID: "fenced-" + name + "-" + now.UTC().Format(time.RFC3339Nano), Node: name, Action: fence.TurnOn, Who: switchOnWho}
-				if _, err := a.order(ctx, s, l, req); err != nil {
+				if _, err := a.order(ctx, s, lease, req); err != nil {
 					return err
 				}
 			}

@@ -78,6 +78,11 @@ func (o Order) Stepped(err error, now time.Time) Order {
 	return o
 }
 
+// WasOff reports whether the machine's power was seen to be off. It may not have come back.
+func (o Order) WasOff() bool {
+	return o.ID != "" && slices.Contains(steps[o.Action], Off) && !slices.Contains(o.Todo, Off)
+}
+
 // QuorumError says that a machine's power is needed.
 type QuorumError struct {
 	Node    string

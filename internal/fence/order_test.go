@@ -55,7 +55,13 @@ func TestOrder(t *testing.T) {
 	if o.Orphaned(now.Add(switchLimit)) || !o.Orphaned(now.Add(2*switchLimit)) {
 		t.Error("an executor at work was taken for gone, or one that is gone for at work")
 	}
+	if o.WasOff() || o.Stepped(&Error{"ctl1", Unreachable, errors.New("silence")}, now).WasOff() || (Order{}).WasOff() {
+		t.Error("the power was not off")
+	}
 	o = o.Stepped(nil, now.Add(time.Second))
+	if !o.WasOff() || !o.Stepped(&Error{"ctl1", Unreachable, errors.New("silence")}, now).WasOff() {
+		t.Error("the power was off, whatever came after")
+	}
 	if !o.Open() || o.Todo[0] != On || o.Touched.Equal(now) {
 		t.Fatalf("%+v", o)
 	}

@@ -44,6 +44,8 @@ type Record struct {
 	Renew   bool   `json:"renew,omitempty"`
 	// Settled: what the founder founded was seen at work in this epoch.
 	Settled bool `json:"settled,omitempty"`
+	// Fenced are nodes whose power was to be taken away, while nothing was at work.
+	Fenced map[string]Fencing `json:"fenced,omitempty"`
 	// Choice is a person's word, Who said it. Who without a choice: a person wanted it to begin.
 	Choice string `json:"choice,omitempty"`
 	Who    string `json:"who,omitempty"`
@@ -56,6 +58,14 @@ type Record struct {
 	Finished time.Time                  `json:"finished,omitzero"`
 	// Log says what was done, the latest last.
 	Log []Line `json:"log,omitempty"`
+}
+
+// Fencing is how the attempt ended to take a node's power away and give it back.
+type Fencing struct {
+	At    time.Time `json:"at"`
+	Error string    `json:"error,omitempty"`
+	// Answered: the node was heard of since, and may be at work again.
+	Answered bool `json:"answered,omitempty"`
 }
 
 // Line is one thing that a recovery did.
@@ -86,12 +96,22 @@ type StepRequest struct {
 	Founding bool `json:"founding,omitempty"`
 }
 
+// FenceRequest wants a node's power taken away and given back.
+type FenceRequest struct {
+	ID    string // the same for whoever leads
+	Node  string
+	Who   string
+	Fence store.Fence
+}
+
 // Agents reaches the nodes.
 type Agents interface {
 	// Evidence asks every node that runs the service, side by side. absent says why some did not answer.
 	Evidence(ctx context.Context, c *model.Cluster, svc string, epoch int64) (found map[string]json.RawMessage, absent map[string]string)
 	// Steps has steps done side by side and returns when all have ended. A step may go on after its caller has gone away.
 	Steps(ctx context.Context, steps []StepRequest) error
+	// Cycle returns when the power of the node was seen to be off and was given back, or why not. Asked for the same ID again it does nothing more.
+	Cycle(ctx context.Context, req FenceRequest) error
 }
 
 // State is what a recovery needs of the store.
@@ -185,7 +205,23 @@ func (e *Engine) look(ctx context.Context, c *model.Cluster, r Record, waited ti
 	}
 	o.Evidence, r.Absent = e.Agents.Evidence(ctx, c, e.Name, o.Epoch)
 	r.Evidence = o.Evidence
+	o.Fenced, r.Fenced = e.fenced(r)
 	return r, e.Healer.Next(c, o), nil
+}
+
+// fenced says of whom it is still true that the power was taken away, and what is to be written down of all.
+func (e *Engine) fenced(r Record) (map[string]service.Fenced, map[string]Fencing) {
+	known, noted := map[string]service.Fenced{}, maps.Clone(r.Fenced)
+	for node, f := range noted {
+		if _, answers := r.Evidence[node]; answers {
+			f.Answered = true
+			noted[node] = f
+		}
+		if r.Open && !f.Answered {
+			known[node] = service.Fenced{Ago: e.Now().Sub(f.At), Error: f.Error}
+		}
+	}
+	return known, noted
 }
 
 // Tick does what is to be done next and returns the record as it is then. Without act nothing is begun: the
@@ -204,7 +240,7 @@ func (e *Engine) Tick(ctx context.Context, c *model.Cluster, waited time.Duratio
 		r = e.opened(r, m)
 		return r, m, e.save(ctx, &r, rev)
 	}
-	wants := m.Done || len(m.Steps) > 0 || m.Open || m.Settled && !r.Settled
+	wants := m.Done || len(m.Steps) > 0 || m.Open || m.Fence != "" || m.Settled && (!r.Settled || len(r.Fenced) > 0)
 	if !act || !wants {
 		return r, m, e.show(ctx, before, &r, m, rev)
 	}
@@ -217,10 +253,16 @@ func (e *Engine) Tick(ctx context.Context, c *model.Cluster, waited time.Duratio
 		r.note(e.Now(), fmt.Sprintf("%s goes first: %s", m.Founder, m.Reason))
 	}
 	r.Renew, r.Settled = r.Renew || m.Renew, r.Settled || m.Settled
+	if m.Settled {
+		r.Fenced = nil // the next outage is another one
+	}
 	if m.Done {
 		r.Open, r.Finished, r.Move = false, e.Now(), service.Move{Left: m.Left}
 		r.note(e.Now(), "done: "+m.Reason)
 		return r, m, e.save(ctx, &r, rev)
+	}
+	if m.Fence != "" {
+		r.note(e.Now(), "takes the power of "+m.Fence+" away: "+m.Reason)
 	}
 	for _, batch := range m.Steps {
 		for _, s := range batch {
@@ -231,7 +273,38 @@ func (e *Engine) Tick(ctx context.Context, c *model.Cluster, waited time.Duratio
 	if err := e.save(ctx, &r, rev); err != nil {
 		return r, m, err
 	}
+	if m.Fence != "" {
+		return r, m, e.cycle(ctx, r, m.Fence)
+	}
 	return r, m, e.do(ctx, c, r, m)
+}
+
+// cycle takes a node's power away, gives it back, and writes down what came of it. A leader that takes over in between gives the same order, whose
+// ID tells the attempts apart.
+func (e *Engine) cycle(ctx context.Context, r Record, node string) error {
+	e.Log.Warn("recovery", "service", e.Name, "epoch", r.Epoch, "fences", node)
+	attempt := fmt.Sprintf("recovery-%s-%d-%s", e.Name, r.Epoch, node)
+	if last, ok := r.Fenced[node]; ok {
+		attempt += "-after-" + last.At.UTC().Format(time.RFC3339Nano)
+	}
+	failure := e.Agents.Cycle(ctx, FenceRequest{ID: attempt, Node: node, Who: "the leader, to recover " + e.Name, Fence: e.Fence})
+	now, rev, err := Load(ctx, e.State, e.Name)
+	if err != nil {
+		return err
+	}
+	if !now.Open || now.Epoch != r.Epoch {
+		return fmt.Errorf("%w: the power of %s was taken away in epoch %d", ErrStale, node, r.Epoch)
+	}
+	f, text := Fencing{At: e.Now()}, "the power of "+node+" was seen to be off"
+	if failure != nil {
+		f.Error, text = failure.Error(), "failed: "+failure.Error()
+	}
+	if now.Fenced == nil {
+		now.Fenced = map[string]Fencing{}
+	}
+	now.Fenced[node] = f
+	now.note(e.Now(), text)
+	return e.save(ctx, &now, rev)
 }
 
 // inWords is a step: "forget ctl1 member=ctl3".
@@ -248,7 +321,7 @@ func (e *Engine) opened(r Record, m service.Move) Record {
 	next := Record{Service: e.Name, Epoch: r.Epoch + 1, Open: true, Pinned: m.Pinned, Evidence: r.Evidence, Absent: r.Absent,
 		Move: m, Since: e.Now(), Log: r.Log}
 	if r.Open { // one outage, another attempt
-		next.Since, next.Choice, next.Who, next.Renew = r.Since, r.Choice, r.Who, r.Renew
+		next.Since, next.Choice, next.Who, next.Renew, next.Fenced = r.Since, r.Choice, r.Who, r.Renew, r.Fenced
 	}
 	next.note(e.Now(), fmt.Sprintf("epoch %d begins: %s", next.Epoch, m.Reason))
 	return next

@@ -23,6 +23,9 @@ type script struct {
 	seen  []service.Outage
 	done  []string
 	fail  error
+	// orders to take power away, and how they end.
+	orders []FenceRequest
+	obeys  error
 }
 
 func (s *script) Next(_ *model.Cluster, o service.Outage) service.Move {
@@ -50,6 +53,11 @@ func (s told) Steps(_ context.Context, steps []StepRequest) error {
 		s.done = append(s.done, word)
 	}
 	return s.fail
+}
+
+func (s told) Cycle(_ context.Context, req FenceRequest) error {
+	s.orders = append(s.orders, req)
+	return s.obeys
 }
 
 func newEngine(t *testing.T, st store.Store, s *script) *Engine {
@@ -200,5 +208,56 @@ func TestAPersonBegins(t *testing.T) {
 	}
 	if r, err = e.Begin(t.Context(), nil, "b", "another"); err != nil || r.Epoch != 3 || !r.Renew {
 		t.Errorf("chosen once more: %+v, %v", r, err)
+	}
+}
+
+func TestWhatBecameOfThePowerIsWrittenDown(t *testing.T) {
+	fence := service.Move{Diagnosis: "maybe-alive", Act: "fence", Node: "b", Fence: "b"}
+	s := &script{moves: []service.Move{{Open: true}, fence}, obeys: errors.New("no route")}
+	e := newEngine(t, memstore.New(), s)
+	tick := func(m service.Move) Record {
+		t.Helper()
+		s.moves = []service.Move{m}
+		if _, _, err := e.Tick(t.Context(), nil, 0, true); err != nil {
+			t.Fatal(err)
+		}
+		r, _, err := Load(t.Context(), e.State, "db")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	tick(service.Move{Open: true})
+	if r := tick(fence); r.Fenced["b"].Error != "no route" {
+		t.Fatalf("%+v", r.Fenced)
+	}
+	s.obeys = nil
+	if r := tick(fence); r.Fenced["b"].Error != "" || r.Fenced["b"].At.IsZero() {
+		t.Fatalf("%+v", r.Fenced)
+	}
+	if len(s.orders) != 2 || s.orders[0].ID == s.orders[1].ID || s.orders[0].Node != "b" || s.orders[0].Fence != e.Fence {
+		t.Errorf("two attempts are two orders: %+v", s.orders)
+	}
+	if f := s.seen[len(s.seen)-1].Fenced["b"]; f.Error != "no route" {
+		t.Errorf("decided without the attempt: %+v", f)
+	}
+	// Node "a" answers each time: whatever became of its power before, it may be at work.
+	tick(service.Move{Diagnosis: "maybe-alive", Act: "fence", Node: "a", Fence: "a"})
+	if r := tick(service.Move{Diagnosis: "x", Act: "wait"}); !r.Fenced["a"].Answered || r.Fenced["b"].Answered {
+		t.Errorf("%+v", r.Fenced)
+	}
+	if seen := s.seen[len(s.seen)-1].Fenced; len(seen) != 1 {
+		t.Errorf("decided on %+v", seen)
+	}
+	tick(service.Move{Diagnosis: "maybe-alive", Act: "fence", Node: "a", Fence: "a"})
+	if n := len(s.orders); s.orders[n-1].ID == s.orders[n-2].ID {
+		t.Errorf("the order of before does for another attempt: %+v", s.orders)
+	}
+	// The next epoch is of the same outage; once something is at work, what comes is another one.
+	if r := tick(service.Move{Open: true}); r.Epoch != 2 || r.Fenced["b"].At.IsZero() {
+		t.Errorf("%+v", r)
+	}
+	if r := tick(service.Move{Settled: true}); len(r.Fenced) > 0 {
+		t.Errorf("%+v", r.Fenced)
 	}
 }

@@ -47,13 +47,13 @@ func TestSimulation(t *testing.T) {
 		}
 	}
 	t.Logf("%d schedules: %+v", *schedules, sum)
-	if *schedules >= 10000 && (sum.Foundings == 0 || sum.Promotions == 0 || sum.Stale == 0 || sum.Asked == 0 || sum.Renewed == 0 || sum.ByHand == 0) {
+	if *schedules >= 10000 && (sum.Foundings == 0 || sum.Promotions == 0 || sum.Stale == 0 || sum.Asked == 0 || sum.Renewed == 0 || sum.ByHand == 0 || sum.Fenced == 0) {
 		t.Errorf("the schedules do not reach what they are to try: %+v", sum)
 	}
 }
 
 // tally is what the schedules came to.
-type tally struct{ Foundings, Promotions, Joins, Stale, Asked, Renewed, ByHand, Apart, Whole int }
+type tally struct{ Foundings, Promotions, Joins, Stale, Asked, Renewed, ByHand, Apart, Fenced, Whole int }
 
 func (t *tally) add(s *sim) {
 	t.Foundings += s.sum.Foundings
@@ -64,6 +64,7 @@ func (t *tally) add(s *sim) {
 	t.Renewed += s.sum.Renewed
 	t.ByHand += s.sum.ByHand
 	t.Apart += s.sum.Apart
+	t.Fenced += s.sum.Fenced
 	t.Whole += s.sum.Whole
 }
 
@@ -97,8 +98,14 @@ func simulate(seed uint64) *sim {
 	for _, m := range s.nodes {
 		s.cluster.Nodes = append(s.cluster.Nodes, model.Node{Name: m.name, Roles: []model.Role{model.RoleController}})
 	}
-	if rng.IntN(10) == 0 {
-		s.cluster.Tuning.Galera.MissingMemberAfter = time.Minute
+	if rng.IntN(5) == 0 {
+		s.cluster.Tuning.Galera.MissingMemberAfter = time.Duration(1+rng.IntN(4)) * 15 * time.Second
+		if rng.IntN(2) == 0 {
+			s.cluster.Fencing = model.FencingOn
+			for i := range s.cluster.Nodes {
+				s.cluster.Nodes[i].BMC = model.BMC{Protocol: model.Redfish}
+			}
+		}
 	}
 	s.lead()
 	for range 60 {
@@ -359,6 +366,23 @@ func (s *sim) Steps(ctx context.Context, steps []StepRequest) error {
 	return errors.Join(errs...)
 }
 
+// Cycle implements Agents.
+func (s *sim) Cycle(_ context.Context, req FenceRequest) error {
+	s.interrupt(0.1)
+	if s.chance(0.3) {
+		return errors.New("the BMC does not answer")
+	}
+	m := s.node(req.Node)
+	s.sum.Fenced++
+	s.powerCut(m)
+	s.interrupt(0.1)
+	if s.quiet || s.chance(0.5) { // else it does not come up
+		s.boot(m)
+	}
+	s.check()
+	return nil
+}
+
 // crashed ends a step whose machine went away in the middle of it.
 type crashed struct{}
 
@@ -516,6 +540,11 @@ func (s *sim) foundStep(m *machine, req StepRequest) error {
 	// The policy leaves a member behind with whatever it has acknowledged since it was last heard.
 	if r, _, err := Load(context.Background(), s, "galera"); err == nil && r.Move.Diagnosis == string(recovery.LeftBehind) {
 		s.excused = true
+		for _, o := range s.nodes {
+			if _, answered := r.Evidence[o.name]; !answered && s.cluster.Fences() && (r.Fenced[o.name].At.IsZero() || r.Fenced[o.name].Error != "" || r.Fenced[o.name].Answered) {
+				s.fail("%s is left behind, and may be alive", o.name)
+			}
+		}
 	}
 	suspect := m.disk.torn || m.disk.saved == nil || m.disk.saved.None()
 	if suspect && !s.excused {

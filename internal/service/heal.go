@@ -70,6 +70,14 @@ type Outage struct {
 	Renew, Settled          bool
 	// Waited: so long nothing has been at work, as far as this leader has seen.
 	Waited time.Duration
+	// Fenced are nodes whose power was to be taken away in this outage.
+	Fenced map[string]Fenced
+}
+
+// Fenced is what came of taking a node's power away and giving it back.
+type Fenced struct {
+	Ago   time.Duration
+	Error string // empty: the power was seen to be off
 }
 
 // HealStep is one step on one node.
@@ -94,6 +102,8 @@ type Move struct {
 	// Founder is written down before the steps are done: nobody else may found in this epoch. Renew goes with it.
 	Founder string `json:"founder,omitempty"`
 	Renew   bool   `json:"renew,omitempty"`
+	// Fence is a node that does not answer and may yet be at work: its power is taken away, and given back.
+	Fence string `json:"fence,omitempty"`
 	// Steps are done batch after batch, those of a batch side by side; the first failure ends them.
 	Steps [][]HealStep `json:"steps,omitempty"`
 	// Left are members that stay stopped until a person has looked at them.

@@ -112,9 +112,12 @@ func parseLineage(raw json.RawMessage) *recovery.Lineage {
 // Next implements service.Healer.
 func (s *Service) Next(c *model.Cluster, o service.Outage) service.Move {
 	k := recovery.Case{Evidence: map[string]recovery.Evidence{}, Lineage: parseLineage(o.Lineage), Epoch: o.Epoch,
-		Founder: o.Founder, Pinned: o.Pinned, Settled: o.Settled, Choice: o.Choice, Waited: o.Waited, MissingAfter: c.Tuning.Galera.MissingMemberAfter}
+		Founder: o.Founder, Pinned: o.Pinned, Settled: o.Settled, Choice: o.Choice, Waited: o.Waited, MissingAfter: c.Tuning.Galera.MissingMemberAfter, Fenced: o.Fenced}
 	for _, n := range c.Controllers() {
 		k.Members = append(k.Members, n.Name)
+		if c.Fences() && n.HasBMC() {
+			k.Fenceable = append(k.Fenceable, n.Name)
+		}
 		var e recovery.Evidence
 		if raw, ok := o.Evidence[n.Name]; ok && json.Unmarshal(raw, &e) == nil {
 			k.Evidence[n.Name] = e

@@ -39,6 +39,8 @@ func Next(c Case, renewed bool) service.Move {
 	case Halt:
 		m.Open = c.Epoch == 0
 		m.Steps = [][]service.HealStep{steps(d.Nodes, StepHalt)}
+	case Fence:
+		m.Open, m.Fence = c.Epoch == 0, d.Node
 	case NewEpoch:
 		m.Open = true
 		switch {

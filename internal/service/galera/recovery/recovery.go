@@ -116,6 +116,9 @@ type Case struct {
 	Waited time.Duration
 	// MissingAfter is the policy for one missing member: go on without it after that time. 0: never.
 	MissingAfter time.Duration
+	// Fenceable are the members whose power can be taken away, Fenced those of which that was tried in this outage.
+	Fenceable []string
+	Fenced    map[string]service.Fenced
 }
 
 // Diagnosis is what is the matter. The list is closed.
@@ -135,6 +138,7 @@ const (
 	AliveAhead    Diagnosis = "alive-ahead"    // a living member without a Primary has the latest data
 	AllCrashed    Diagnosis = "all-crashed"    // nobody left cleanly
 	CleanStop     Diagnosis = "clean-stop"     // the member with the latest data was stopped cleanly
+	MaybeAlive    Diagnosis = "maybe-alive"    // the policy goes on without it, but it may be alive
 	LeftBehind    Diagnosis = "left-behind"    // one is missing, and the policy goes on without it
 	FoundingBroke Diagnosis = "founding-broke" // this epoch's founding was used up and there is no Primary
 	FounderBehind Diagnosis = "founder-behind" // the one that may have founded is not the most advanced
@@ -157,7 +161,8 @@ const (
 	Found    Act = "found"
 	Promote  Act = "promote" // pc.bootstrap on the living Node
 	NewEpoch Act = "new-epoch"
-	Ask      Act = "ask" // a person
+	Fence    Act = "fence" // take Node's power away, and give it back
+	Ask      Act = "ask"   // a person
 )
 
 // Decision says what is the matter, what is to be done, and why.
@@ -326,8 +331,11 @@ func (c Case) incomplete() (Decision, bool) {
 	if len(missing) == 0 || c.Choice != "" && !c.Settled {
 		return Decision{}, false
 	}
-	if _, why := c.enough(); why != "" || c.leavesBehind() {
+	if _, why := c.enough(); why != "" {
 		return Decision{}, false
+	}
+	if c.leavesBehind() {
+		return c.maybeAlive(missing[0])
 	}
 	return Decision{Diagnosis: MemberMissing, Act: Wait,
 		Reason: "the state of " + strings.Join(missing, ", ") + " is not known: it may have acknowledged writes that nobody else has" + c.record(missing),
@@ -357,6 +365,30 @@ func (c Case) leavesBehind() bool {
 	missing := c.absent()
 	return c.MissingAfter > 0 && c.Waited >= c.MissingAfter && len(missing) == 1 && len(c.Members) >= 3 &&
 		c.Lineage != nil && !slices.Equal(c.Lineage.Members, missing)
+}
+
+// fenceAgain is when a BMC that did not obey is asked again.
+const fenceAgain = time.Minute
+
+// maybeAlive makes sure that a member is dead before the others go on without it: one whose agent does not answer may be in a Primary and
+// take writes. Its machine is off for a moment only. Started anew it may well answer, and for that it gets the time once more.
+func (c Case) maybeAlive(member string) (Decision, bool) {
+	f, tried := c.Fenced[member]
+	switch {
+	case !slices.Contains(c.Fenceable, member):
+		return Decision{}, false
+	case !tried, f.Error != "" && f.Ago >= fenceAgain:
+		return Decision{Diagnosis: MaybeAlive, Act: Fence, Node: member,
+			Reason: member + " does not answer, and may be in a Primary all the same: its power is taken away before the others go on without it, and given back"}, true
+	case f.Error != "":
+		return Decision{Diagnosis: MaybeAlive, Act: Wait, Node: member,
+			Reason: "the power of " + member + " could not be taken away, so that it may be in a Primary: " + f.Error,
+			Hint:   "make sure that the machine is off, then 'nines recover galera --choose NODE' goes on without it"}, true
+	case f.Ago < c.MissingAfter:
+		return Decision{Diagnosis: MemberMissing, Act: Wait, Node: member,
+			Reason: fmt.Sprintf("the power of %s was taken away and given back; for %s more it may answer%s", member, (c.MissingAfter - f.Ago).Round(time.Second), c.record([]string{member}))}, true
+	}
+	return Decision{}, false
 }
 
 // enough are the members that had the last Primary among themselves, if that is proved although somebody is missing:

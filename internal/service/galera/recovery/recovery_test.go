@@ -117,6 +117,20 @@ func TestDecide(t *testing.T) {
 			MemberMissing, Wait, "", ""},
 		{"the policy goes on without it", Case{Evidence: without(three(crashed(8), crashed(9), empty()), "c3"), Lineage: all, Epoch: 1, Waited: time.Hour, MissingAfter: time.Hour},
 			LeftBehind, Found, "c2", "left behind by policy: c3"},
+		{"the policy goes on without it, but it may be alive", Case{Evidence: without(three(crashed(8), crashed(9), empty()), "c3"), Lineage: all, Epoch: 1, Waited: time.Hour, MissingAfter: time.Hour,
+			Fenceable: names}, MaybeAlive, Fence, "c3", "taken away before"},
+		{"its power is back, and it has time to answer", Case{Evidence: without(three(crashed(8), crashed(9), empty()), "c3"), Lineage: all, Epoch: 1, Waited: 2 * time.Hour, MissingAfter: time.Hour,
+			Fenceable: names, Fenced: map[string]service.Fenced{"c3": {Ago: 20 * time.Minute}}}, MemberMissing, Wait, "c3", "for 40m0s more"},
+		{"it had its time", Case{Evidence: without(three(crashed(8), crashed(9), empty()), "c3"), Lineage: all, Epoch: 1, Waited: 3 * time.Hour, MissingAfter: time.Hour,
+			Fenceable: names, Fenced: map[string]service.Fenced{"c3": {Ago: time.Hour}}}, LeftBehind, Found, "c2", "left behind by policy: c3"},
+		{"the power of another one was taken away", Case{Evidence: without(three(crashed(8), crashed(9), empty()), "c3"), Lineage: all, Epoch: 1, Waited: 3 * time.Hour, MissingAfter: time.Hour,
+			Fenceable: names, Fenced: map[string]service.Fenced{"c1": {Ago: time.Hour}}}, MaybeAlive, Fence, "c3", ""},
+		{"its BMC does not obey", Case{Evidence: without(three(crashed(8), crashed(9), empty()), "c3"), Lineage: all, Epoch: 1, Waited: time.Hour, MissingAfter: time.Hour,
+			Fenceable: names, Fenced: map[string]service.Fenced{"c3": {Ago: 30 * time.Second, Error: "no route"}}}, MaybeAlive, Wait, "c3", "no route"},
+		{"its BMC did not obey a while ago", Case{Evidence: without(three(crashed(8), crashed(9), empty()), "c3"), Lineage: all, Epoch: 1, Waited: time.Hour, MissingAfter: time.Hour,
+			Fenceable: names, Fenced: map[string]service.Fenced{"c3": {Ago: time.Hour, Error: "no route"}}}, MaybeAlive, Fence, "c3", ""},
+		{"nobody's power is taken away while all have what is needed", Case{Evidence: without(three(clean(9, true), clean(8, false), empty()), "c3"), Lineage: record("c1"), Epoch: 1, Waited: time.Hour, MissingAfter: time.Hour,
+			Fenceable: names}, CleanStop, Found, "c1", "c3 is not needed"},
 		{"not if it was all of the last Primary", Case{Evidence: without(three(crashed(8), crashed(9), empty()), "c3"), Lineage: record("c3"), Epoch: 1, Waited: time.Hour, MissingAfter: time.Hour},
 			MemberMissing, Wait, "", ""},
 		{"two missing are no matter of the policy", Case{Evidence: without(three(crashed(8), empty(), empty()), "c2", "c3"), Lineage: all, Epoch: 1, Waited: time.Hour, MissingAfter: time.Hour},
@@ -221,7 +235,7 @@ func TestDecide(t *testing.T) {
 		seen[tt.want] = true
 	}
 	for _, d := range []Diagnosis{HasPrimary, NotFormed, Working, SelfHealing, MemberMissing, Unresponsive, Unexamined, Partitioned, MajorityAlive, AliveAhead, AllCrashed,
-		CleanStop, LeftBehind, FoundingBroke, FounderBehind, SplitHistory, Suspect, StaleFlag, AllEmpty, Chosen, BadChoice} {
+		CleanStop, MaybeAlive, LeftBehind, FoundingBroke, FounderBehind, SplitHistory, Suspect, StaleFlag, AllEmpty, Chosen, BadChoice} {
 		if !seen[d] {
 			t.Errorf("no fixture for %s", d)
 		}
@@ -257,6 +271,15 @@ func anyCase(t *rapid.T) Case {
 		Founder:      rapid.SampledFrom([]string{"", "", "c1", "c2"}).Draw(t, "founder"),
 		Pinned:       rapid.SampledFrom([]string{"", "", "c2", "c3"}).Draw(t, "pinned")}
 	for _, n := range names {
+		if rapid.Bool().Draw(t, "fenceable") {
+			c.Fenceable = append(c.Fenceable, n)
+		}
+		if rapid.Bool().Draw(t, "fenced") {
+			if c.Fenced == nil {
+				c.Fenced = map[string]service.Fenced{}
+			}
+			c.Fenced[n] = service.Fenced{Ago: time.Duration(rapid.IntRange(0, 120).Draw(t, "ago")) * time.Second, Error: rapid.SampledFrom([]string{"", "no route"}).Draw(t, "obeyed")}
+		}
 		if rapid.IntRange(0, 9).Draw(t, "answers") > 0 {
 			c.Evidence[n] = anyEvidence(t)
 		}
@@ -276,8 +299,18 @@ func TestWhoGoesFirst(t *testing.T) {
 		if d.Reason == "" || d.Diagnosis == "" || d.Act == "" {
 			t.Fatalf("says nothing: %+v", d)
 		}
+		if d.Act == Fence && (!slices.Contains(c.Fenceable, d.Node) || slices.Contains(c.known(), d.Node)) {
+			t.Fatalf("the power of %s is taken away", d.Node)
+		}
 		if d.Act != Found && d.Act != Promote {
 			return
+		}
+		if d.Diagnosis == LeftBehind {
+			for _, n := range c.absent() {
+				if f, tried := c.Fenced[n]; slices.Contains(c.Fenceable, n) && (!tried || f.Error != "") {
+					t.Fatalf("%s is left behind, and may be alive", n)
+				}
+			}
 		}
 		class, best := Classify(c.Evidence[d.Node])
 		if class != ClassCrashed && class != ClassClean && class != ClassAlive {
