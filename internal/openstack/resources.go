@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"time"
 
 	"nines/internal/model"
 	"nines/internal/plan"
@@ -142,8 +141,7 @@ func (s *Service) programs(c *model.Cluster, n model.Node, mount string) ([]prog
 			if err != nil {
 				return nil, err
 			}
-			// Loading the application takes seconds of CPU, and at the first apply all of them load on all nodes at once.
-			ready := &plan.Action{Name: ActionServes, Args: map[string]string{"unit": w.Unit}, Timeout: 5 * time.Minute}
+			ready := &plan.Action{Name: ActionServes, Args: map[string]string{"unit": w.Unit}}
 			out = append(out, program{unit: plan.Unit{Name: w.Unit, Member: member, Ready: ready}, files: files, reads: w.Reads})
 		}
 	}

@@ -100,8 +100,9 @@ type Action struct {
 	Timeout time.Duration `json:"timeout,omitempty"`
 }
 
-// DefaultTimeout bounds an action that names no time of its own.
-const DefaultTimeout = 2 * time.Minute
+// DefaultTimeout bounds an action that names no time of its own. On a slow machine a whole cloud's first apply has dozens of Python programs load
+// at the same time: what takes seconds elsewhere was seen to take two minutes and more.
+const DefaultTimeout = 5 * time.Minute
 
 // Kind says which of the four a resource is: "packages", "file", "unit" or "action".
 func (r Resource) Kind() string {

@@ -151,8 +151,7 @@ func nodeResources(c *model.Cluster, n model.Node, s secret.Source) ([]plan.Reso
 		Name: Unit, Enabled: true, Running: true, RestartOn: []plan.ID{packages},
 		// One at a time: with all of them away at once every login fails.
 		Member: &plan.Member{Quorum: Name, Size: len(c.Controllers()), Needed: 1},
-		// Loading the application takes seconds of CPU, on all nodes at once after a power cut.
-		Ready: &plan.Action{Name: actionServes, Timeout: 2 * time.Minute},
+		Ready:  &plan.Action{Name: actionServes},
 	}
 	for _, f := range files {
 		fid := id(n.Name, "file", f.Path)
