@@ -60,7 +60,7 @@ fuzz:
 bench: build
 	NINES=$(CURDIR)/bin/nines $(GO) run ./bench
 
-# Other presets or more runs: make bench-presets PRESETS=nines,reference REPEAT=5
+# Other presets, engines of the VIP, or more runs: make bench-presets PRESETS=nines,reference+pacemaker REPEAT=5
 PRESETS ?= nines,kolla,reference
 REPEAT  ?= 1
 .PHONY: bench-presets

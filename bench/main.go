@@ -18,8 +18,6 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
-
-	"nines/internal/model"
 )
 
 const exitInterrupted = 130
@@ -30,7 +28,7 @@ func main() { os.Exit(run()) }
 func run() int {
 	lab := flag.String("name", "bench", "`NAME` of the lab to make; it must not exist yet")
 	asJSON := flag.Bool("json", false, "print JSON for programs")
-	list := flag.String("presets", "", "compare the failover with these `PRESETS` of tuning, like nines,kolla, and measure nothing else")
+	list := flag.String("presets", "", "compare the failover with these `PRESETS` of tuning, like nines,kolla,reference+pacemaker, and measure nothing else")
 	runs := flag.Int("repeat", 1, "with --presets, how many `RUNS` of the drill with each")
 	flag.Parse()
 	of, err := arguments(*list, *runs)
@@ -62,7 +60,7 @@ func run() int {
 }
 
 // arguments says which presets to compare, none without --presets, and what is wrong with the arguments.
-func arguments(list string, runs int) ([]model.Preset, error) {
+func arguments(list string, runs int) ([]contender, error) {
 	switch {
 	case flag.NArg() > 0:
 		return nil, fmt.Errorf("unexpected argument %q", flag.Arg(0))
@@ -73,7 +71,7 @@ func arguments(list string, runs int) ([]model.Preset, error) {
 	case list == "":
 		return nil, nil
 	}
-	return presets(list)
+	return contenders(list)
 }
 
 // binary is the program to measure: $NINES, as make bench sets it, else the usual place.

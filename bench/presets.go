@@ -25,24 +25,45 @@ const (
 	exitFailed = 2
 )
 
-// presets reads the names of presets, as --presets has them.
-func presets(list string) ([]model.Preset, error) {
-	var out []model.Preset
+// contender is whose values are measured, and what moves the VIP.
+type contender struct {
+	Preset model.Preset    `json:"preset"`
+	Engine model.VIPEngine `json:"engine"`
+}
+
+// String is the contender as --presets has it: "kolla", "reference+pacemaker".
+func (c contender) String() string {
+	if c.Engine == model.EngineKeepalived {
+		return string(c.Preset)
+	}
+	return string(c.Preset) + "+" + string(c.Engine)
+}
+
+// contenders reads the names of presets with their engines, keepalived where none is named, as --presets has them.
+func contenders(list string) ([]contender, error) {
+	var out []contender
 	for _, name := range strings.Split(list, ",") {
-		p := model.Preset(strings.TrimSpace(name))
-		if !slices.Contains(model.Presets, p) {
-			return nil, fmt.Errorf("--presets: %q is no preset; there are %v", p, model.Presets)
+		preset, engine, named := strings.Cut(strings.TrimSpace(name), "+")
+		c := contender{Preset: model.Preset(preset), Engine: model.EngineKeepalived}
+		if named {
+			c.Engine = model.VIPEngine(engine)
 		}
-		if slices.Contains(out, p) {
-			return nil, fmt.Errorf("--presets names %s twice", p)
+		if !slices.Contains(model.Presets, c.Preset) {
+			return nil, fmt.Errorf("--presets: %q is no preset; there are %v", preset, model.Presets)
 		}
-		out = append(out, p)
+		if !slices.Contains(model.VIPEngines, c.Engine) {
+			return nil, fmt.Errorf("--presets: %q is no engine of the VIP; there are %v", engine, model.VIPEngines)
+		}
+		if slices.Contains(out, c) {
+			return nil, fmt.Errorf("--presets names %s twice", c)
+		}
+		out = append(out, c)
 	}
 	return out, nil
 }
 
 // compare measures the drill with each preset, each on a fresh lab that is gone afterwards. What was measured before an error stays in the report.
-func (b *bench) compare(ctx context.Context, of []model.Preset, runs int) error {
+func (b *bench) compare(ctx context.Context, of []contender, runs int) error {
 	if err := b.free(); err != nil {
 		return err
 	}
@@ -62,9 +83,9 @@ func (b *bench) compare(ctx context.Context, of []model.Preset, runs int) error 
 	return nil
 }
 
-// preset makes a lab with the preset, drills it, and takes it down.
-func (b *bench) preset(ctx context.Context, p model.Preset, runs int) (r presetReport, err error) {
-	r = presetReport{Preset: p, Load: load()}
+// preset makes a lab with the contender, drills it, and takes it down.
+func (b *bench) preset(ctx context.Context, p contender, runs int) (r presetReport, err error) {
+	r = presetReport{contender: p, Load: load()}
 	defer func() { err = errors.Join(err, b.down(context.WithoutCancel(ctx))) }()
 	b.say("preset %s: bringing up a lab", p)
 	if err := b.up(ctx, p); err != nil {
@@ -78,8 +99,8 @@ func (b *bench) preset(ctx context.Context, p model.Preset, runs int) (r presetR
 	if err != nil {
 		return r, err
 	}
-	if c.Tuning.Preset != p {
-		return r, fmt.Errorf("the lab has the preset %s", c.Tuning.Preset)
+	if is := (contender{c.Tuning.Preset, c.VIP.Engine}); is != p {
+		return r, fmt.Errorf("the lab has the preset %s", is)
 	}
 	b.report.Nodes = len(l.Nodes())
 	for i := range runs {
@@ -93,10 +114,11 @@ func (b *bench) preset(ctx context.Context, p model.Preset, runs int) (r presetR
 	return r, nil
 }
 
-func (b *bench) up(ctx context.Context, p model.Preset) error {
+func (b *bench) up(ctx context.Context, p contender) error {
 	ctx, cancel := context.WithTimeout(ctx, upTime)
 	defer cancel()
-	_, err := b.nines.run(ctx, "lab", "up", "--profile", "core", "--name", b.lab, "--set", "tuning.preset="+string(p))
+	_, err := b.nines.run(ctx, "lab", "up", "--profile", "core", "--name", b.lab,
+		"--set", "tuning.preset="+string(p.Preset), "--set", "vip.engine="+string(p.Engine))
 	return err
 }
 

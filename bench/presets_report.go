@@ -26,9 +26,9 @@ type presetsReport struct {
 
 // presetReport is the drill with one preset.
 type presetReport struct {
-	Preset model.Preset `json:"preset"`
-	Load   float64      `json:"load"` // before its lab
-	Runs   []presetRun  `json:"runs"`
+	contender
+	Load float64     `json:"load"` // before its lab
+	Runs []presetRun `json:"runs"`
 }
 
 // presetRun is one run of the drill.
@@ -66,7 +66,7 @@ func writePresets(w io.Writer, r presetsReport) {
 	}
 	fmt.Fprint(w, "\tlost writes\truns\tload before\n")
 	for _, p := range r.Presets {
-		fmt.Fprintf(w, "  %s", p.Preset)
+		fmt.Fprintf(w, "  %s", p.contender)
 		for _, f := range felt {
 			fmt.Fprintf(w, "\t%s", r.cell(p, f.probe))
 		}
@@ -80,7 +80,7 @@ func writePresets(w io.Writer, r presetsReport) {
 // cell is "3150 ms (9.0)"; without a run of the preset nines there is nothing to compare with.
 func (r presetsReport) cell(p presetReport, probe string) string {
 	ms := median(p.outages(probe))
-	i := slices.IndexFunc(r.Presets, func(p presetReport) bool { return p.Preset == model.PresetNines })
+	i := slices.IndexFunc(r.Presets, func(p presetReport) bool { return p.Preset == model.PresetNines && p.Engine == model.EngineKeepalived })
 	if i < 0 {
 		return fmt.Sprintf("%.0f ms", ms)
 	}
@@ -96,7 +96,7 @@ func writeRuns(w io.Writer, p presetReport) {
 	if len(p.Runs) < 2 {
 		return
 	}
-	fmt.Fprintf(w, "\n  runs with %s, ms\n", p.Preset)
+	fmt.Fprintf(w, "\n  runs with %s, ms\n", p.contender)
 	for _, f := range felt {
 		fmt.Fprintf(w, "  %s\t%s\n", f.title, strings.Trim(fmt.Sprintf("%.0f", p.outages(f.probe)), "[]"))
 	}

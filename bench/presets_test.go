@@ -13,13 +13,21 @@ import (
 	"nines/internal/model"
 )
 
+var (
+	nines = contender{model.PresetNines, model.EngineKeepalived}
+	kolla = contender{model.PresetKolla, model.EngineKeepalived}
+)
+
 func TestPresets(t *testing.T) {
-	got, err := presets("kolla, nines")
-	if err != nil || !slices.Equal(got, []model.Preset{model.PresetKolla, model.PresetNines}) {
+	got, err := contenders("kolla, nines,nines+pacemaker")
+	if err != nil || !slices.Equal(got, []contender{kolla, nines, {model.PresetNines, model.EnginePacemaker}}) {
 		t.Errorf("%v, %v", got, err)
 	}
-	for list, want := range map[string]string{"kola": "no preset", "nines,": "no preset", "nines,nines": "twice"} {
-		if _, err := presets(list); err == nil || !strings.Contains(err.Error(), want) {
+	if name := got[2].String(); name != "nines+pacemaker" || got[0].String() != "kolla" {
+		t.Error(name)
+	}
+	for list, want := range map[string]string{"kola": "no preset", "nines,": "no preset", "nines,nines+keepalived": "twice", "nines+corosync": "no engine", "nines+": "no engine"} {
+		if _, err := contenders(list); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want %q", list, err, want)
 		}
 	}
@@ -62,8 +70,9 @@ func TestPresetsReport(t *testing.T) {
 	}
 	r := report{Nines: "v1", Date: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Cores: 2, Load: 0.1, Nodes: 3,
 		Presets: &presetsReport{Drill: presetDrill, Presets: []presetReport{
-			{Preset: model.PresetNines, Load: 0.5, Runs: []presetRun{run(300, 0, 1000, 2000), run(340, 0, 1200, 1900)}},
-			{Preset: model.PresetKolla, Load: 1, Runs: []presetRun{run(3200, 3300, 6000, 6400)}},
+			{contender: nines, Load: 0.5, Runs: []presetRun{run(300, 0, 1000, 2000), run(340, 0, 1200, 1900)}},
+			{contender: kolla, Load: 1, Runs: []presetRun{run(3200, 3300, 6000, 6400)}},
+			{contender: contender{model.PresetNines, model.EnginePacemaker}, Load: 1, Runs: []presetRun{run(1600, 1500, 1900, 2100)}},
 		}}}
 	var text bytes.Buffer
 	if err := writeText(&text, r); err != nil {
@@ -73,9 +82,9 @@ func TestPresetsReport(t *testing.T) {
 }
 
 func TestPresetsReportWithoutNines(t *testing.T) {
-	kolla := presetReport{Preset: model.PresetKolla, Runs: []presetRun{{Outage: map[string]int64{drill.ProbeTCP: 3200}}}}
-	r := presetsReport{Presets: []presetReport{kolla}}
-	if got := r.cell(kolla, drill.ProbeTCP); got != "3200 ms" {
+	alone := presetReport{contender: kolla, Runs: []presetRun{{Outage: map[string]int64{drill.ProbeTCP: 3200}}}}
+	r := presetsReport{Presets: []presetReport{alone}}
+	if got := r.cell(alone, drill.ProbeTCP); got != "3200 ms" {
 		t.Error(got)
 	}
 }

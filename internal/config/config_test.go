@@ -62,9 +62,10 @@ func TestDefaults(t *testing.T) {
 		Galera: model.GaleraTuning{SuspectTimeout: 1500 * time.Millisecond, InactiveTimeout: 15 * time.Second, InstallTimeout: 15 * time.Second,
 			Keepalive: 300 * time.Millisecond, InactiveCheck: 300 * time.Millisecond, PeerTimeout: 3 * time.Second,
 			JoinRetrans: 300 * time.Millisecond, GCache: "128M", BufferPool: "128M"},
-		RabbitMQ: model.RabbitMQTuning{NetTickTime: 15 * time.Second},
-		HAProxy:  model.HAProxyTuning{Inter: time.Second, FastInter: 250 * time.Millisecond, Fall: 2, Rise: 2},
-		Keystone: model.KeystoneTuning{Processes: 2, Threads: 2, FernetRotation: 24 * time.Hour, TokenLifetime: time.Hour},
+		RabbitMQ:  model.RabbitMQTuning{NetTickTime: 15 * time.Second},
+		HAProxy:   model.HAProxyTuning{Inter: time.Second, FastInter: 250 * time.Millisecond, Fall: 2, Rise: 2},
+		Pacemaker: model.PacemakerTuning{Token: 600 * time.Millisecond},
+		Keystone:  model.KeystoneTuning{Processes: 2, Threads: 2, FernetRotation: 24 * time.Hour, TokenLifetime: time.Hour},
 	}
 	if diff := cmp.Diff(want, c.Tuning); diff != "" {
 		t.Error(diff)

@@ -15,7 +15,7 @@ var presets = map[model.Preset]map[string]string{
 }
 
 // kolla is what kolla-ansible's branch stable/2025.1 deploys where its user sets nothing.
-var kolla = merged(galeraDefaults, rabbitmqDefaults, haproxyUsual, map[string]string{
+var kolla = merged(galeraDefaults, rabbitmqDefaults, corosyncDefaults, haproxyUsual, map[string]string{
 	// ansible/roles/loadbalancer/templates/keepalived/keepalived.conf.j2: advert_int 1.
 	"vip.advert": "1s",
 })
@@ -23,7 +23,7 @@ var kolla = merged(galeraDefaults, rabbitmqDefaults, haproxyUsual, map[string]st
 // reference is what OpenStack's High Availability Guide of the release Train says: repository openstack/ha-guide, doc/source, as of
 // its last commit before it (c52a8cd0573b, August 2019). It has the VIP moved by Pacemaker and Corosync, of whose timers it sets
 // none, or by keepalived.
-var reference = merged(galeraDefaults, rabbitmqDefaults, haproxyUsual, map[string]string{
+var reference = merged(galeraDefaults, rabbitmqDefaults, corosyncDefaults, haproxyUsual, map[string]string{
 	// Not in the guide: VRRP's own default, which is keepalived's (RFC 5798, 6.1, Advertisement_Interval), and kolla's too.
 	"vip.advert": "1s",
 })
@@ -44,6 +44,10 @@ var galeraDefaults = map[string]string{
 // rabbitmqDefaults are Erlang's (kernel(6), net_ticktime): kolla-ansible's rabbitmq.conf.j2 does not set it (rabbitmq_extra_config is
 // empty), nor does the guide (control-plane-stateful.rst).
 var rabbitmqDefaults = map[string]string{"tuning.rabbitmq.net_tick_time": "60s"}
+
+// corosyncDefaults are Corosync's own for three nodes: token, 3000 ms, and token_coefficient, 650 ms, for the third (corosync.conf(5), totem). The guide names no
+// timer of Corosync; kolla-ansible has it for other things than the VIP, and sets none (ansible/roles/hacluster/templates/hacluster_corosync.conf.j2).
+var corosyncDefaults = map[string]string{"tuning.pacemaker.token": "3650ms"}
 
 // haproxyUsual is "check inter 2000 rise 2 fall 5": haproxy_health_check in kolla-ansible's ansible/roles/haproxy-config/defaults/main.yml,
 // and every server of the guide's example (control-plane-stateless.rst).

@@ -263,11 +263,12 @@ var Presets = []Preset{PresetNines, PresetKolla, PresetReference}
 // its reason stands in config.
 type Tuning struct {
 	// Preset is where the defaults of this cluster's failure detectors came from. Only config reads it.
-	Preset   Preset         `json:"preset"`
-	Galera   GaleraTuning   `json:"galera"`
-	RabbitMQ RabbitMQTuning `json:"rabbitmq"`
-	HAProxy  HAProxyTuning  `json:"haproxy"`
-	Keystone KeystoneTuning `json:"keystone"`
+	Preset    Preset          `json:"preset"`
+	Galera    GaleraTuning    `json:"galera"`
+	RabbitMQ  RabbitMQTuning  `json:"rabbitmq"`
+	HAProxy   HAProxyTuning   `json:"haproxy"`
+	Pacemaker PacemakerTuning `json:"pacemaker"`
+	Keystone  KeystoneTuning  `json:"keystone"`
 }
 
 // GaleraTuning holds the failure detector of Galera (evs.*) and sizes.
@@ -297,6 +298,12 @@ type HAProxyTuning struct {
 	FastInter time.Duration `json:"fast_inter"`
 	Fall      int           `json:"fall"`
 	Rise      int           `json:"rise"`
+}
+
+// PacemakerTuning holds what decides how fast Corosync notices a dead node.
+type PacemakerTuning struct {
+	// Token is how long Corosync waits for its token, whatever the number of nodes. 0, in a spec of before there was this key: the default.
+	Token time.Duration `json:"token"`
 }
 
 // KeystoneTuning holds worker counts and key rotation.

@@ -72,6 +72,7 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 	default:
 		o.Serving = true
 	}
+	o.Conditions = append(o.Conditions, s.late.conditions(ctx, env)...)
 	if lost := lostLinks(ctx, env, p.online()); len(lost) > 0 {
 		o.Conditions = append(o.Conditions, health.Condition{Code: "corosync-link-down", Severity: health.Warning,
 			Text: "Corosync has one link less: no answer from " + strings.Join(lost, ", "),

@@ -8,6 +8,7 @@ package pacemaker
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"fmt"
 	"io/fs"
@@ -58,8 +59,8 @@ const (
 // attributeReach is the node attribute that says whether another controller is reached.
 const attributeReach = "reach"
 
-// token is how long Corosync waits for its token; see templates/corosync.conf.tmpl.
-const token = 600 * time.Millisecond
+// usualToken stands in for what a cluster does not say that was described before it could.
+const usualToken = 600 * time.Millisecond
 
 // settle is how long Pacemaker waits for the rest of a change before it decides; see templates/cib.xml.tmpl.
 const settle = 100 * time.Millisecond
@@ -74,6 +75,7 @@ type Service struct {
 	listeners func(*model.Cluster) []service.Listener
 	// addresses lists what the machine's interfaces carry; tests have their own.
 	addresses func() ([]net.Addr, error)
+	late      lateness
 }
 
 // New makes the service. listeners tells what is published on the VIP: one of them shows that the VIP answers.
@@ -239,6 +241,7 @@ func networks(c *model.Cluster) []model.NetworkName {
 }
 
 func newTotem(c *model.Cluster) totem {
+	token := cmp.Or(c.Tuning.Pacemaker.Token, usualToken)
 	t := totem{Cluster: c.Name, Token: token.Milliseconds(), Consensus: (token * 6 / 5).Milliseconds()}
 	links := networks(c)
 	for i, name := range links {
