@@ -64,8 +64,8 @@ type Record struct {
 type Fencing struct {
 	At    time.Time `json:"at"`
 	Error string    `json:"error,omitempty"`
-	// Answered: the node was heard of since, and may be at work again.
-	Answered bool `json:"answered,omitempty"`
+	// Over: it says nothing any more, because the node was heard of since, or something was at work. It is kept: the next attempt must not be taken for this one.
+	Over bool `json:"over,omitempty"`
 }
 
 // Line is one thing that a recovery did.
@@ -214,14 +214,24 @@ func (e *Engine) fenced(r Record) (map[string]service.Fenced, map[string]Fencing
 	known, noted := map[string]service.Fenced{}, maps.Clone(r.Fenced)
 	for node, f := range noted {
 		if _, answers := r.Evidence[node]; answers {
-			f.Answered = true
+			f.Over = true
 			noted[node] = f
 		}
-		if r.Open && !f.Answered {
+		if r.Open && !f.Over {
 			known[node] = service.Fenced{Ago: e.Now().Sub(f.At), Error: f.Error}
 		}
 	}
 	return known, noted
+}
+
+// fencedNow reports whether an attempt to take somebody's power away still says something.
+func (r Record) fencedNow() bool {
+	for _, f := range r.Fenced {
+		if !f.Over {
+			return true
+		}
+	}
+	return false
 }
 
 // Tick does what is to be done next and returns the record as it is then. Without act nothing is begun: the
@@ -240,7 +250,7 @@ func (e *Engine) Tick(ctx context.Context, c *model.Cluster, waited time.Duratio
 		r = e.opened(r, m)
 		return r, m, e.save(ctx, &r, rev)
 	}
-	wants := m.Done || len(m.Steps) > 0 || m.Open || m.Fence != "" || m.Settled && (!r.Settled || len(r.Fenced) > 0)
+	wants := m.Done || len(m.Steps) > 0 || m.Open || m.Fence != "" || m.Settled && (!r.Settled || r.fencedNow())
 	if !act || !wants {
 		return r, m, e.show(ctx, before, &r, m, rev)
 	}
@@ -253,8 +263,11 @@ func (e *Engine) Tick(ctx context.Context, c *model.Cluster, waited time.Duratio
 		r.note(e.Now(), fmt.Sprintf("%s goes first: %s", m.Founder, m.Reason))
 	}
 	r.Renew, r.Settled = r.Renew || m.Renew, r.Settled || m.Settled
-	if m.Settled {
-		r.Fenced = nil // the next outage is another one
+	if m.Settled { // the next outage is another one
+		for node, f := range r.Fenced {
+			f.Over = true
+			r.Fenced[node] = f
+		}
 	}
 	if m.Done {
 		r.Open, r.Finished, r.Move = false, e.Now(), service.Move{Left: m.Left}

@@ -243,7 +243,7 @@ func TestWhatBecameOfThePowerIsWrittenDown(t *testing.T) {
 	}
 	// Node "a" answers each time: whatever became of its power before, it may be at work.
 	tick(service.Move{Diagnosis: "maybe-alive", Act: "fence", Node: "a", Fence: "a"})
-	if r := tick(service.Move{Diagnosis: "x", Act: "wait"}); !r.Fenced["a"].Answered || r.Fenced["b"].Answered {
+	if r := tick(service.Move{Diagnosis: "x", Act: "wait"}); !r.Fenced["a"].Over || r.Fenced["b"].Over {
 		t.Errorf("%+v", r.Fenced)
 	}
 	if seen := s.seen[len(s.seen)-1].Fenced; len(seen) != 1 {
@@ -257,7 +257,15 @@ func TestWhatBecameOfThePowerIsWrittenDown(t *testing.T) {
 	if r := tick(service.Move{Open: true}); r.Epoch != 2 || r.Fenced["b"].At.IsZero() {
 		t.Errorf("%+v", r)
 	}
-	if r := tick(service.Move{Settled: true}); len(r.Fenced) > 0 {
+	tick(fence)
+	if r := tick(service.Move{Settled: true}); r.fencedNow() {
 		t.Errorf("%+v", r.Fenced)
+	}
+	tick(fence)
+	if seen := s.seen[len(s.seen)-1].Fenced; len(seen) > 0 {
+		t.Errorf("decided on %+v", seen)
+	}
+	if n := len(s.orders); s.orders[n-1].ID == s.orders[n-2].ID {
+		t.Errorf("in the same epoch, the order of the outage before does for this one: %+v", s.orders)
 	}
 }

@@ -541,7 +541,7 @@ func (s *sim) foundStep(m *machine, req StepRequest) error {
 	if r, _, err := Load(context.Background(), s, "galera"); err == nil && r.Move.Diagnosis == string(recovery.LeftBehind) {
 		s.excused = true
 		for _, o := range s.nodes {
-			if _, answered := r.Evidence[o.name]; !answered && s.cluster.Fences() && (r.Fenced[o.name].At.IsZero() || r.Fenced[o.name].Error != "" || r.Fenced[o.name].Answered) {
+			if _, answered := r.Evidence[o.name]; !answered && s.cluster.Fences() && (r.Fenced[o.name].At.IsZero() || r.Fenced[o.name].Error != "" || r.Fenced[o.name].Over) {
 				s.fail("%s is left behind, and may be alive", o.name)
 			}
 		}
