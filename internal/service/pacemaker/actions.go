@@ -67,14 +67,7 @@ func reloaded(ctx context.Context, env service.Env, _ map[string]string) (bool, 
 	if err != nil {
 		return false, "Corosync does not answer", nil
 	}
-	have := map[string]string{}
-	for line := range strings.Lines(string(out.Stdout)) {
-		key, value, ok := strings.Cut(strings.TrimSpace(line), " = ") // totem.token (u32) = 600
-		key, _, _ = strings.Cut(key, " ")
-		if ok {
-			have[key] = value
-		}
-	}
+	have := parseMap(string(out.Stdout))
 	t := newTotem(env.Cluster)
 	want := map[string]string{"totem.token": fmt.Sprint(t.Token), "totem.consensus": fmt.Sprint(t.Consensus),
 		"quorum.expected_votes": fmt.Sprint(len(t.Nodes))}
@@ -89,6 +82,19 @@ func reloaded(ctx context.Context, env service.Env, _ map[string]string) (bool, 
 		}
 	}
 	return true, "", nil
+}
+
+// parseMap reads what corosync-cmapctl prints: values by key.
+func parseMap(text string) map[string]string {
+	out := map[string]string{}
+	for line := range strings.Lines(text) {
+		key, value, ok := strings.Cut(strings.TrimSpace(line), " = ") // totem.token (u32) = 600
+		key, _, _ = strings.Cut(key, " ")
+		if ok {
+			out[key] = value
+		}
+	}
+	return out
 }
 
 // reload has all nodes' Corosync read their files.

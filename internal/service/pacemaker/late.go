@@ -52,24 +52,16 @@ func (l *lateness) conditions(ctx context.Context, env service.Env) []health.Con
 // lately counts how often Corosync was late within lateFor before now, and says for how long at most. A delay is in milliseconds, its time in milliseconds
 // since 1970 (seen with Corosync 3.1.9).
 func lately(text string, now time.Time) (times int, worst time.Duration) {
-	delays, at := map[string]float64{}, map[string]float64{}
-	for line := range strings.Lines(text) {
-		key, value, ok := strings.Cut(strings.TrimSpace(line), " = ") // stats.schedmiss.0.delay (flt) = 2023.957031
-		number, err := strconv.ParseFloat(value, 64)
-		if !ok || err != nil {
+	have := parseMap(text)
+	for key, value := range have {
+		miss, is := strings.CutSuffix(key, ".delay") // stats.schedmiss.0.delay (flt) = 719.603455
+		if !is {
 			continue
 		}
-		key, _, _ = strings.Cut(key, " ")
-		if miss, is := strings.CutSuffix(key, ".delay"); is {
-			delays[miss] = number
-		} else if miss, is := strings.CutSuffix(key, ".timestamp"); is {
-			at[miss] = number
-		}
-	}
-	for miss, ms := range delays {
-		when, ok := at[miss]
-		age := float64(now.UnixMilli()) - when
-		if ok && age >= 0 && age <= float64(lateFor.Milliseconds()) && ms >= 0 && ms <= float64(lateFor.Milliseconds()) { // not a number is none of these
+		ms, wrong := strconv.ParseFloat(value, 64)
+		when, unknown := strconv.ParseFloat(have[miss+".timestamp"], 64)
+		age, hour := float64(now.UnixMilli())-when, float64(lateFor.Milliseconds())
+		if wrong == nil && unknown == nil && age >= 0 && age <= hour && ms >= 0 && ms <= hour { // not a number is none of these
 			times++
 			worst = max(worst, time.Duration(ms*float64(time.Millisecond)))
 		}

@@ -401,13 +401,11 @@ func (c Case) down() Decision {
 		return Decision{Diagnosis: TwoClusters, Act: Ask, Reason: "the members hold the states of different clusters (" + c.tellClusters() + ")",
 			Hint: "decide which one goes on; on the others stop rabbitmq-server, move /var/lib/rabbitmq/mnesia aside, 'nines apply'"}
 	}
-	for _, n := range c.known() {
-		if e := c.Evidence[n]; e.For < patienceWait {
-			if d, ok := c.unmet(); ok {
-				return d
-			}
-			return Decision{Diagnosis: SelfHealing, Act: Wait, Reason: "the members that are there wait for each other: " + strings.Join(c.known(), ", ")}
+	if slices.ContainsFunc(c.known(), func(n string) bool { return c.Evidence[n].For < patienceWait }) {
+		if d, ok := c.unmet(); ok {
+			return d
 		}
+		return Decision{Diagnosis: SelfHealing, Act: Wait, Reason: "the members that are there wait for each other: " + strings.Join(c.known(), ", ")}
 	}
 	return Decision{Diagnosis: Stuck, Act: Ask, Reason: "nothing is missing that RabbitMQ could wait for, and still nobody serves",
 		Hint: "/var/log/rabbitmq/rabbit@NODE.log on each member says what it waits for"}
