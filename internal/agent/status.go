@@ -17,6 +17,7 @@ import (
 
 	"nines/internal/api"
 	"nines/internal/converge"
+	"nines/internal/etcd"
 	"nines/internal/fence"
 	"nines/internal/heal"
 	"nines/internal/health"
@@ -24,6 +25,7 @@ import (
 	"nines/internal/plan"
 	"nines/internal/secret"
 	"nines/internal/service"
+	"nines/internal/store"
 )
 
 func (a *Agent) version(ctx context.Context) api.Version {
@@ -131,63 +133,87 @@ const driftTimeout = 1500 * time.Millisecond
 const statusTimeout = 3 * time.Second
 
 func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) error {
-	s, err := a.openedStore()
+	ctx, cancel := context.WithTimeout(r.Context(), statusTimeout+time.Second)
+	defer cancel()
+	s, starting := a.openedStore()
+	c, err := a.lastSpec(ctx, s, starting)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), statusTimeout+time.Second)
-	defer cancel()
-	st := api.Status{Cluster: a.Config.ClusterName, ClusterID: a.Config.ClusterID}
-	c, err := converge.LastSpec(ctx, s)
-	if errors.Is(err, converge.ErrNoApply) {
-		return &api.Error{Status: http.StatusNotFound, Code: api.CodeInvalid, Text: errNotObserved.Error(), Next: "run 'nines apply'"}
-	}
-	if err != nil {
-		if c, err = a.cache.spec(); err != nil {
-			return fmt.Errorf("neither etcd nor this node knows the cluster: %w", err)
-		}
-	}
-	st.VIP = c.VIP.Address.Addr().String()
-	if holder, _, err := s.Holder(ctx, converge.LeaderLease); err == nil {
-		st.Leader = holder
-	}
-	if rec, err := converge.Current(ctx, s); err == nil {
-		st.Apply = &api.ApplySummary{ID: rec.ID, State: rec.State, Who: rec.Who, Since: rec.Since, Finished: rec.Finished, Error: rec.Error}
-	}
-	// Side by side: a machine without power takes the whole time of whoever asks it.
-	var frozen []health.Condition
-	recoveries := map[string]heal.Record{}
-	var out drained
-	var tests map[string]fence.Result
+	st := api.Status{Cluster: a.Config.ClusterName, ClusterID: a.Config.ClusterID, VIP: c.VIP.Address.Addr().String()}
+	var known recorded
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		var err error
-		if st.Store, err = s.Members(ctx); err != nil {
-			a.Log.Debug("members of etcd", "err", err)
-		}
-	})
 	wg.Go(func() { st.Nodes = a.askAll(ctx, c, api.LookOf(r)) })
-	wg.Go(func() { recoveries = a.recoveries(ctx, c, s) })
-	wg.Go(func() { frozen = a.supervised(ctx, s) })
-	wg.Go(func() {
-		var err error
-		if out, _, err = loadDrained(ctx, s); err != nil {
-			a.Log.Debug("node that is out for its disk", "err", err)
-		}
-	})
-	wg.Go(func() {
-		var err error
-		if tests, _, err = bmcTests(ctx, s); err != nil {
-			a.Log.Debug("tests of BMCs", "err", err)
-		}
-	})
+	if starting == nil {
+		wg.Go(func() { known = a.recorded(ctx, c, s) })
+	}
 	wg.Wait()
-	st.Conditions = slices.Concat(a.meant(c, a.judge(c, &st), out.Node), a.diskConditions(c, st.Nodes, out.Node), recovering(recoveries), frozen, bmcConditions(c, tests))
+	st.Leader, st.Apply, st.Store = known.leader, known.apply, known.members
+	out := known.drained.Node
+	st.Conditions = slices.Concat(a.meant(c, a.judge(c, &st, starting), out), a.diskConditions(c, st.Nodes, out), recovering(known.recoveries), known.frozen, bmcConditions(c, known.tests))
 	health.Sort(st.Conditions)
 	st.Healthy = health.Healthy(st.Conditions)
-	a.foldWaits(c, &st, recoveries)
+	a.foldWaits(c, &st, known.recoveries)
 	api.WriteJSON(w, st)
 	return nil
+}
+
+// lastSpec is the cluster as last applied: etcd's, or what this node kept of it where etcd does not answer or is still starting.
+func (a *Agent) lastSpec(ctx context.Context, s store.Store, starting error) (*model.Cluster, error) {
+	err := starting
+	if err == nil {
+		var c *model.Cluster
+		if c, err = converge.LastSpec(ctx, s); err == nil {
+			return c, nil
+		}
+	}
+	if errors.Is(err, converge.ErrNoApply) {
+		return nil, &api.Error{Status: http.StatusNotFound, Code: api.CodeInvalid, Text: errNotObserved.Error(), Next: "run 'nines apply'"}
+	}
+	c, unkept := a.cache.spec()
+	if unkept != nil {
+		return nil, fmt.Errorf("this node knows no cluster: %w", errors.Join(err, unkept))
+	}
+	return c, nil
+}
+
+// recorded is what etcd says of the cluster. What could not be read is empty.
+type recorded struct {
+	leader     string
+	apply      *api.ApplySummary
+	members    []etcd.Member
+	recoveries map[string]heal.Record
+	frozen     []health.Condition
+	drained    drained
+	tests      map[string]fence.Result
+}
+
+// recorded reads it side by side: without a majority each read takes the whole time.
+func (a *Agent) recorded(ctx context.Context, c *model.Cluster, s *etcd.Client) recorded {
+	var out recorded
+	var wg sync.WaitGroup
+	read := func(what string, f func() error) {
+		wg.Go(func() {
+			if err := f(); err != nil {
+				a.Log.Debug("status", "unread", what, "err", err)
+			}
+		})
+	}
+	read("leader", func() (err error) { out.leader, _, err = s.Holder(ctx, converge.LeaderLease); return err })
+	read("apply", func() error {
+		rec, err := converge.Current(ctx, s)
+		if err == nil {
+			out.apply = &api.ApplySummary{ID: rec.ID, State: rec.State, Who: rec.Who, Since: rec.Since, Finished: rec.Finished, Error: rec.Error}
+		}
+		return err
+	})
+	read("members", func() (err error) { out.members, err = s.Members(ctx); return err })
+	read("recoveries", func() error { out.recoveries = a.recoveries(ctx, c, s); return nil })
+	read("frozen daemons", func() error { out.frozen = a.supervised(ctx, s); return nil })
+	read("the node that is out for its disk", func() (err error) { out.drained, _, err = loadDrained(ctx, s); return err })
+	read("tests of BMCs", func() (err error) { out.tests, _, err = bmcTests(ctx, s); return err })
+	wg.Wait()
+	return out
 }
 
 // askAll asks the agent of every node, side by side.
@@ -212,8 +238,8 @@ func (a *Agent) askAll(ctx context.Context, c *model.Cluster, look api.Look) []a
 }
 
 // judge collects what is not as it should be: what each node said of itself, and what
-// only shows when all are seen together.
-func (a *Agent) judge(c *model.Cluster, st *api.Status) []health.Condition {
+// only shows when all are seen together. Without a leader in st it matters whether this node's etcd is still starting.
+func (a *Agent) judge(c *model.Cluster, st *api.Status, starting error) []health.Condition {
 	var out []health.Condition
 	seen := observationsOf(st.Nodes)
 	for _, n := range st.Nodes {
@@ -244,7 +270,11 @@ func (a *Agent) judge(c *model.Cluster, st *api.Status) []health.Condition {
 				Text: "this member of etcd does not answer", Hint: "its agent embeds it: 'systemctl status nines-agent' on " + m.Name})
 		}
 	}
-	if st.Leader == "" {
+	switch {
+	case starting != nil:
+		out = append(out, health.Condition{Code: "etcd-starting", Severity: health.Critical, Node: a.Config.Node, Service: "etcd",
+			Text: "etcd is starting; who leads, and what applies and recoveries do, is not known here until then", Hint: "it needs a majority of the controllers; bring them back"})
+	case st.Leader == "":
 		out = append(out, health.Condition{Code: "no-leader", Severity: health.Critical, Text: "no agent leads the cluster",
 			Hint: "etcd needs a majority of the controllers; bring them back"})
 	}

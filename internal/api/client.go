@@ -110,16 +110,25 @@ func (c *Client) call(ctx context.Context, method, addr, path string, body, repl
 	return nil
 }
 
-// any asks the agents one after another until one answers.
+// any asks the agents one after another until one can answer: one whose etcd is starting, or without a majority, may be the only one.
 func (c *Client) any(ctx context.Context, method, path string, body, reply any) error {
 	var errs []error
+	var waits error
 	for _, addr := range c.addrs {
 		err := c.call(ctx, method, addr, path, body, reply)
 		var u *UnreachableError
-		if !errors.As(err, &u) {
+		var e *Error
+		switch {
+		case errors.As(err, &u):
+			errs = append(errs, err)
+		case errors.As(err, &e) && e.Passing():
+			waits = err
+		default:
 			return err
 		}
-		errs = append(errs, err)
+	}
+	if waits != nil {
+		return waits
 	}
 	return &NobodyError{Err: errors.Join(errs...)}
 }

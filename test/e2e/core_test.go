@@ -147,16 +147,19 @@ func healthy(t *testing.T, cluster string) {
 	healthyWithin(t, cluster, 30*time.Second)
 }
 
+// healthyWithin waits until the status is good. Machines that boot answer nothing for a while: an error counts only at the end.
 func healthyWithin(t *testing.T, cluster string, limit time.Duration) {
 	t.Helper()
 	var st status
-	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
-		if st = decode[status](t, nines(t, time.Minute, "-c", cluster, "status", "--json").stdout); st.Healthy {
-			break
+	var last result
+	for deadline := time.Now().Add(limit); !st.Healthy && time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
+		st = status{}
+		if last = nines(t, time.Minute, "-c", cluster, "status", "--json"); last.code != 1 {
+			st = decode[status](t, last.stdout)
 		}
 	}
 	if !st.Healthy || len(st.VIPHolders) != 1 {
-		t.Errorf("not healthy: VIP on %v, %+v", st.VIPHolders, st.Conditions)
+		t.Errorf("not healthy: VIP on %v, %+v\n%s", st.VIPHolders, st.Conditions, last.stderr)
 	}
 }
 
