@@ -2,7 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -114,8 +113,7 @@ func Build(spec string, rs []Resource, seen Observed) (Plan, error) {
 	p := Plan{Spec: spec, Ops: make([]Op, 0, len(order)), Blocked: unreachable(seen)}
 	// Who serves changes as the plan goes on: a member that it starts is there when the next is restarted. So an
 	// interrupted rolling restart, which leaves one member stopped, can be gone on with.
-	serving := map[string][]string{}
-	maps.Copy(serving, seen.Serving)
+	serving := membersServing(rs, seen.Serving)
 	whole := lastOfMembers(order, all)
 	for _, id := range order {
 		r := all[ID(id)]
@@ -142,6 +140,18 @@ func lastOfMembers(order []string, all map[ID]Resource) map[string]bool {
 	out := map[string]bool{}
 	for _, id := range last {
 		out[id] = true
+	}
+	return out
+}
+
+// membersServing is who serves of each quorum's members. Nodes may run other parts of the same service, as computes do of Nova.
+func membersServing(rs []Resource, serving map[string][]string) map[string][]string {
+	out := map[string][]string{}
+	for _, r := range rs {
+		m := memberOf(r)
+		if m != nil && slices.Contains(serving[m.Quorum], r.Node) && !slices.Contains(out[m.Quorum], r.Node) {
+			out[m.Quorum] = append(out[m.Quorum], r.Node)
+		}
 	}
 	return out
 }

@@ -112,16 +112,28 @@ restart mariadb.service on ctl2 [quorum 2/3] < ctl1:unit`,
 			name: "the units of a node are one member",
 			rs: galera(three, func(rs []plan.Resource) {
 				for i := range rs {
-					if rs[i].Unit != nil && rs[i].Node == "ctl2" { // now the second on ctl1
+					if rs[i].Unit == nil {
+						continue
+					}
+					rs[i].Unit.Member.Size, rs[i].Unit.Member.Needed = 2, 1
+					if rs[i].Node == "ctl2" { // now the second on ctl1
 						rs[i].Node = "ctl1"
 					}
 				}
 			}),
 			change: []func(*plan.Observed){drift("restart", three...)},
 			want: `
-restart mariadb.service on ctl1 [quorum 2/3]
-restart mariadb.service on ctl1 [quorum 2/3]
-restart mariadb.service on ctl3 [quorum 2/3] < ctl1:unit ctl2:unit`,
+restart mariadb.service on ctl1 [quorum 1/2]
+restart mariadb.service on ctl1 [quorum 1/2]
+restart mariadb.service on ctl3 [quorum 1/2] < ctl1:unit ctl2:unit`,
+		},
+		{
+			name:   "other parts of the service on other nodes are no members",
+			rs:     galera(three),
+			change: []func(*plan.Observed){drift("restart", "ctl1"), func(o *plan.Observed) { o.Serving["galera"] = []string{"ctl1", "ctl2", "cmp1", "cmp2"} }},
+			want: `
+restart mariadb.service on ctl1 [quorum 1/3]
+blocked quorum`,
 		},
 		{
 			name: "what is started beside a unit on the same node is not yet a member to lose",
