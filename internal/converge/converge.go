@@ -156,8 +156,9 @@ func (l *Leader) Plan(ctx context.Context, c *model.Cluster) (plan.Plan, error) 
 	return plan.Build(SpecHash(c), rs, l.observe(ctx, c))
 }
 
-// observeTimeout bounds the answer of one agent: a node that takes longer counts as unreachable.
-const observeTimeout = 5 * time.Second
+// observeTimeout bounds the answer of one agent: a node that takes longer counts as unreachable. Its agent answers for each resource within
+// 5 s, or says that it could not tell; most of them side by side.
+const observeTimeout = 15 * time.Second
 
 func (l *Leader) observe(ctx context.Context, c *model.Cluster) plan.Observed {
 	seen := plan.Observed{Resources: map[plan.ID]plan.Status{}, Unreachable: map[string]string{}, Serving: map[string][]string{}}

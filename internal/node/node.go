@@ -24,7 +24,7 @@ import (
 
 // Times that bound what the executor waits for.
 const (
-	checkTimeout  = 2 * time.Second        // one Check of an action; no answer is "unknown"
+	checkTimeout  = 5 * time.Second        // one Check of an action; no answer is "unknown"
 	checkInterval = 250 * time.Millisecond // between two looks at something that is waited for
 	settleTime    = 5 * time.Second        // for an action's Check to say "done" after its Run
 	parallel      = 64                     // resources observed at a time

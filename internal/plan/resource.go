@@ -101,8 +101,8 @@ type Action struct {
 }
 
 // DefaultTimeout bounds an action that names no time of its own. On a slow machine a whole cloud's first apply has dozens of Python programs load
-// at the same time: what takes seconds elsewhere was seen to take two minutes and more.
-const DefaultTimeout = 5 * time.Minute
+// at the same time: what takes seconds elsewhere was seen to take five minutes and more.
+const DefaultTimeout = 10 * time.Minute
 
 // Kind says which of the four a resource is: "packages", "file", "unit" or "action".
 func (r Resource) Kind() string {

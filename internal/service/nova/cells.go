@@ -30,7 +30,7 @@ const (
 )
 
 // computeTimeout bounds the wait for a compute that has just been started to report.
-const computeTimeout = 3 * time.Minute
+const computeTimeout = 10 * time.Minute
 
 // Templates of the cells' databases: each process fills in the values of its own configuration, so no
 // password stands in the mapping, and a new one needs no change there.
