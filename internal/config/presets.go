@@ -53,6 +53,7 @@ var corosyncDefaults = map[string]string{"tuning.pacemaker.token": "3650ms"}
 // and every server of the guide's example (control-plane-stateless.rst).
 var haproxyUsual = map[string]string{
 	"tuning.haproxy.inter":      "2s",
+	"tuning.haproxy.http_inter": "2s",
 	"tuning.haproxy.fast_inter": "2s", // not set by either: HAProxy then takes inter (its configuration manual, 5.2, inter)
 	"tuning.haproxy.rise":       "2",
 	"tuning.haproxy.fall":       "5",

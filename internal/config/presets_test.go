@@ -101,7 +101,7 @@ func TestPresetValues(t *testing.T) {
 	g.SuspectTimeout, g.InactiveTimeout, g.InstallTimeout = 5*time.Second, 15*time.Second, 7500*time.Millisecond
 	g.Keepalive, g.InactiveCheck, g.PeerTimeout, g.JoinRetrans = time.Second, 500*time.Millisecond, 3*time.Second, time.Second
 	want.RabbitMQ.NetTickTime = time.Minute
-	want.HAProxy = model.HAProxyTuning{Inter: 2 * time.Second, FastInter: 2 * time.Second, Fall: 5, Rise: 2}
+	want.HAProxy = model.HAProxyTuning{Inter: 2 * time.Second, HTTPInter: 2 * time.Second, FastInter: 2 * time.Second, Fall: 5, Rise: 2}
 	want.Pacemaker.Token = 3650 * time.Millisecond
 	c := parsePreset(t, "tuning: {preset: kolla}\n")
 	if diff := cmp.Diff(want, c.Tuning); diff != "" {

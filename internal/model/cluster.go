@@ -294,7 +294,9 @@ type RabbitMQTuning struct {
 
 // HAProxyTuning holds the health check intervals.
 type HAProxyTuning struct {
-	Inter     time.Duration `json:"inter"`
+	Inter time.Duration `json:"inter"`
+	// HTTPInter is that of servers that speak HTTP: a connection to one that fails has it asked at once. 0, in a spec of before there was this key: Inter.
+	HTTPInter time.Duration `json:"http_inter"`
 	FastInter time.Duration `json:"fast_inter"`
 	Fall      int           `json:"fall"`
 	Rise      int           `json:"rise"`

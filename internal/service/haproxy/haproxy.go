@@ -9,6 +9,7 @@ package haproxy
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"fmt"
 	"slices"
@@ -204,6 +205,9 @@ func newView(c *model.Cluster, n model.Node, ls []service.Listener, password str
 	for _, l := range ls {
 		lv := listenerView{Listener: l, VIP: c.VIP.Address.Addr().String(), Servers: servers, Shared: len(v.Peers) > 1, Fall: t.Fall + 2,
 			Inter: millis(max(t.Inter/2, t.FastInter))}
+		if l.HTTP {
+			lv.Inter = millis(cmp.Or(t.HTTPInter, t.Inter))
+		}
 		switch {
 		case l.IdleTimeout > 0:
 			lv.Idle = millis(l.IdleTimeout)
