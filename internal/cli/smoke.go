@@ -29,7 +29,7 @@ type smokeSite interface {
 	Close()
 	Run(ctx context.Context, image guest.Image, keep bool, emit progress.Emit) (smoke.Report, error)
 	Clean(ctx context.Context, emit progress.Emit) (smoke.Report, error)
-	Loop(ctx context.Context, image guest.Image, length time.Duration, emit progress.Emit) (smoke.LoopReport, error)
+	Loop(ctx context.Context, image guest.Image, how smoke.Loop, emit progress.Emit) (smoke.LoopReport, error)
 	// Inside is what a command must be begun with to run in the cluster's network.
 	Inside() string
 }
@@ -37,7 +37,7 @@ type smokeSite interface {
 // smokeOptions are the flags of the smoke command.
 type smokeOptions struct {
 	keep, clean, loop, guestOnly bool
-	length                       time.Duration
+	how                          smoke.Loop
 	guest                        guest.Image
 }
 
@@ -58,7 +58,7 @@ The instance runs a small system made of Debian packages by apt on this machine,
   nines smoke --loop --for 10m      # what users feel while machines fail`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.check(cmd.Flags().Changed("for")); err != nil {
+			if err := o.check(cmd.Flags().Changed); err != nil {
 				return &usageError{err, cmd.CommandPath() + " --help"}
 			}
 			return g.smoke(cmd.Context(), site(), o)
@@ -68,7 +68,8 @@ The instance runs a small system made of Debian packages by apt on this machine,
 	flags.BoolVar(&o.keep, "keep", false, "delete nothing, and say how to reach the instance")
 	flags.BoolVar(&o.clean, "clean", false, "only remove what earlier runs left there, also what was kept")
 	flags.BoolVar(&o.loop, "loop", false, "make, reach and delete a few things over and over until interrupted")
-	flags.DurationVar(&o.length, "for", 0, "end the loop after this `DURATION`")
+	flags.DurationVar(&o.how.Length, "for", 0, "end the loop after this `DURATION`")
+	flags.DurationVar(&o.how.Limit, "limit", smoke.OperationLimit, "count an operation of the loop as failed after this `DURATION`")
 	flags.StringVar(&o.guest.Kernel, "kernel", "", "start the instance with this kernel, a `FILE`")
 	flags.StringVar(&o.guest.Ramdisk, "ramdisk", "", "and with this ramdisk, a `FILE`")
 	flags.BoolVar(&o.guestOnly, "guest-only", false, "only make what the instance runs, and say where its files are")
@@ -76,7 +77,7 @@ The instance runs a small system made of Debian packages by apt on this machine,
 }
 
 // check refuses flags that do not go together.
-func (o smokeOptions) check(hasLength bool) error {
+func (o smokeOptions) check(given func(flag string) bool) error {
 	modes := 0
 	for _, on := range []bool{o.keep, o.clean, o.loop, o.guestOnly} {
 		if on {
@@ -86,10 +87,14 @@ func (o smokeOptions) check(hasLength bool) error {
 	switch {
 	case modes > 1:
 		return errors.New("--keep, --clean, --loop and --guest-only do not go together")
-	case hasLength && !o.loop:
+	case given("for") && !o.loop:
 		return errors.New("--for is the length of a --loop")
-	case hasLength && o.length <= 0:
-		return fmt.Errorf("--for %s: longer than nothing", o.length)
+	case given("for") && o.how.Length <= 0:
+		return fmt.Errorf("--for %s: longer than nothing", o.how.Length)
+	case given("limit") && !o.loop:
+		return errors.New("--limit is that of the operations of a --loop")
+	case given("limit") && o.how.Limit <= 0:
+		return fmt.Errorf("--limit %s: longer than nothing", o.how.Limit)
 	case (o.guest.Kernel == "") != (o.guest.Ramdisk == ""):
 		return errors.New("--kernel and --ramdisk need each other")
 	}
@@ -118,7 +123,7 @@ func (g *globals) smoke(ctx context.Context, s smokeSite, o smokeOptions) error 
 		return err
 	}
 	if o.loop {
-		return g.smokeLoop(ctx, s, image, o.length)
+		return g.smokeLoop(ctx, s, image, o.how)
 	}
 	title := "Smoke test"
 	if o.clean {
@@ -235,14 +240,14 @@ func (g *globals) showKept(k *smoke.Kept, inside func() string) {
 }
 
 // smokeLoop runs the loop and shows what users felt.
-func (g *globals) smokeLoop(ctx context.Context, s smokeSite, image guest.Image, length time.Duration) error {
+func (g *globals) smokeLoop(ctx context.Context, s smokeSite, image guest.Image, how smoke.Loop) error {
 	title := "Smoke test over and over, until interrupted"
-	if length > 0 {
-		title = "Smoke test over and over for " + view.Duration(length)
+	if how.Length > 0 {
+		title = "Smoke test over and over for " + view.Duration(how.Length)
 	}
 	var report smoke.LoopReport
 	err := live.Show(ctx, g.err, title, func(ctx context.Context, emit progress.Emit) (err error) {
-		report, err = s.Loop(ctx, image, length, emit)
+		report, err = s.Loop(ctx, image, how, emit)
 		return err
 	})
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"nines/internal/app"
 	"nines/internal/config"
@@ -111,13 +110,13 @@ func (s *clusterSmoke) Clean(ctx context.Context, emit progress.Emit) (smoke.Rep
 }
 
 // Loop implements smokeSite.
-func (s *clusterSmoke) Loop(ctx context.Context, image guest.Image, length time.Duration, emit progress.Emit) (smoke.LoopReport, error) {
+func (s *clusterSmoke) Loop(ctx context.Context, image guest.Image, how smoke.Loop, emit progress.Emit) (smoke.LoopReport, error) {
 	r, end, err := s.runner(image, emit)
 	if err != nil {
 		return smoke.LoopReport{}, err
 	}
 	defer end()
-	return r.Loop(ctx, length), nil
+	return r.Loop(ctx, how), nil
 }
 
 // Inside implements smokeSite.

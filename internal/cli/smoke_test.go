@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"nines/internal/progress"
 	"nines/internal/smoke"
@@ -40,8 +39,8 @@ func (r *smokeRehearsal) Clean(context.Context, progress.Emit) (smoke.Report, er
 	r.call("clean")
 	return r.report, nil
 }
-func (r *smokeRehearsal) Loop(_ context.Context, _ guest.Image, length time.Duration, _ progress.Emit) (smoke.LoopReport, error) {
-	r.call("loop " + length.String())
+func (r *smokeRehearsal) Loop(_ context.Context, _ guest.Image, how smoke.Loop, _ progress.Emit) (smoke.LoopReport, error) {
+	r.call(fmt.Sprintf("loop %s %s", how.Length, how.Limit))
 	return r.loop, nil
 }
 func (r *smokeRehearsal) Inside() string { return "nines lab exec --host -- " }
@@ -115,7 +114,7 @@ func TestSmokeLoop(t *testing.T) {
 		Operations: []smoke.Operation{{Name: "boot instance", Count: 12, MedianMS: 9000, LongestMS: 14200}}}
 	r := &smokeRehearsal{loop: report}
 	out, err := smokeCommand(t, r, "--loop", "--for", "10m")
-	if err != nil || strings.Join(r.calls, ", ") != "guest, open, loop 10m0s, close" ||
+	if err != nil || strings.Join(r.calls, ", ") != "guest, open, loop 10m0s 30s, close" ||
 		!strings.Contains(out, "boot instance  12     0       9.00 s  14.20 s\n") || !strings.Contains(out, "PASS 12 operations, 0 failed, the longest took 14.20 s (boot instance)") {
 		t.Errorf("%v, %v\n%s", err, r.calls, out)
 	}

@@ -11,7 +11,15 @@ import (
 	"nines/internal/progress"
 )
 
-// OperationLimit is how long an operation of a loop may take before it has failed.
+// Loop says how a loop goes.
+type Loop struct {
+	// Length is when it ends; 0: when it is interrupted.
+	Length time.Duration
+	// Limit is how long an operation may take before it has failed.
+	Limit time.Duration
+}
+
+// OperationLimit is the usual limit: who waits longer has given up.
 const OperationLimit = 30 * time.Second
 
 // LoopReport is what users felt while a loop ran.
@@ -47,17 +55,17 @@ type Failure struct {
 	Error  string    `json:"error"`
 }
 
-// Loop makes, reaches and deletes a few things over and over, until ctx ends or, if that is not 0, for a time.
-func (r *Runner) Loop(ctx context.Context, length time.Duration) LoopReport {
+// Loop makes, reaches and deletes a few things over and over, until ctx ends or the time is over.
+func (r *Runner) Loop(ctx context.Context, how Loop) LoopReport {
 	began := time.Now()
 	r.begin()
 	r.removeLeftovers(ctx)
 	t := &things{names: names{id: r.ID}}
-	l := &loop{Runner: r, base: t}
+	l := &loop{Runner: r, base: t, limit: how.Limit}
 	err := r.do(ctx, t, r.base())
 	if err == nil {
-		if length > 0 {
-			l.until = time.Now().Add(length)
+		if how.Length > 0 {
+			l.until = time.Now().Add(how.Length)
 		}
 		l.rounds(ctx)
 	}
@@ -74,6 +82,7 @@ type loop struct {
 	*Runner
 	base  *things
 	until time.Time // zero: without end
+	limit time.Duration
 
 	background sync.WaitGroup // rounds that are cleared up
 	operations []*Operation
@@ -142,7 +151,7 @@ func (l *loop) operation(ctx context.Context, name string, f func(ctx context.Co
 	id := "operation/" + name
 	l.Emit(progress.Event{ID: id, Title: name, State: progress.Running})
 	at := time.Now()
-	took, detail, err := timed(ctx, OperationLimit, f)
+	took, detail, err := timed(ctx, l.limit, f)
 	end := progress.Event{ID: id, Title: name, State: progress.Done, Detail: detail, Took: took}
 	if ctx.Err() != nil {
 		end.State, end.Detail = progress.Skipped, "interrupted"

@@ -61,7 +61,7 @@ type Kept struct {
 
 // Limits of steps and of what ends a run.
 const (
-	limitRequest = 30 * time.Second // what is done at once, or is one request
+	limitRequest = time.Minute // what is done at once, or is a few requests; HAProxy ends one after as long
 	limitUpload  = 2 * time.Minute
 	limitVolume  = time.Minute
 	limitBoot    = 3 * time.Minute // on a compute without hardware support, the first time

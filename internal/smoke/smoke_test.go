@@ -516,7 +516,7 @@ func TestLeftoversAreRemoved(t *testing.T) {
 func TestLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &fakeCloud{external: true}
-		report := testRunner(t, c).Loop(t.Context(), time.Minute)
+		report := testRunner(t, c).Loop(t.Context(), Loop{time.Minute, OperationLimit})
 		if !report.OK || report.Count < 30 || report.Failed != 0 || report.LongestMS == 0 || report.Longest == "" {
 			t.Errorf("%+v", report)
 		}
@@ -550,7 +550,7 @@ func TestLoopCountsFailuresAndGoesOn(t *testing.T) {
 			}
 			return nil
 		}
-		report := testRunner(t, c).Loop(t.Context(), 5*time.Minute)
+		report := testRunner(t, c).Loop(t.Context(), Loop{5 * time.Minute, OperationLimit})
 		if report.OK || report.Failed != len(report.Failures) || report.Failed < 2 || report.Failures[0].Name != "make volume" || report.Failures[0].Error != "HTTP 500" {
 			t.Errorf("%+v", report.Failures)
 		}
@@ -571,7 +571,7 @@ func TestLoopEndsWhenInterrupted(t *testing.T) {
 		c := &fakeCloud{external: true}
 		ctx, cancel := context.WithTimeout(t.Context(), 47500*time.Millisecond)
 		defer cancel()
-		report := testRunner(t, c).Loop(ctx, 0)
+		report := testRunner(t, c).Loop(ctx, Loop{Limit: OperationLimit})
 		if !report.OK || report.Count == 0 || len(c.left()) > 0 {
 			t.Errorf("left %v, %+v", c.left(), report)
 		}
@@ -586,7 +586,7 @@ func TestLoopThatCannotBegin(t *testing.T) {
 			}
 			return nil
 		}}
-		report := testRunner(t, c).Loop(t.Context(), time.Minute)
+		report := testRunner(t, c).Loop(t.Context(), Loop{time.Minute, OperationLimit})
 		if report.OK || report.Count != 0 || len(c.left()) > 0 {
 			t.Errorf("left %v, %+v", c.left(), report)
 		}

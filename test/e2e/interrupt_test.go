@@ -1,11 +1,9 @@
 package e2e
 
 import (
-	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -132,33 +130,6 @@ func interruptedLabUp(t *testing.T) {
 		again(t, "lab", "up", "--profile", "core", "--name", labName)
 		whole(t, "/var/lib/nines-lab/"+labName+"/cluster.yaml")
 	})
-}
-
-// command is a run of nines that is to be killed.
-type command struct {
-	cmd    *exec.Cmd
-	output bytes.Buffer
-	ended  chan error
-}
-
-func begin(t *testing.T, args ...string) *command {
-	t.Helper()
-	c := &command{cmd: exec.Command(binary, args...), ended: make(chan error, 1)}
-	c.cmd.Stdout, c.cmd.Stderr = &c.output, &c.output
-	c.cmd.WaitDelay = time.Second // what it started may hold the pipe
-	if err := c.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { c.ended <- c.cmd.Wait() }()
-	return c
-}
-
-// kill is kill -9 of the program alone. One that has ended by itself is fine: the moment was late.
-func (c *command) kill(t *testing.T) {
-	t.Helper()
-	_ = c.cmd.Process.Kill() // it may have ended
-	err := <-c.ended
-	t.Logf("interrupted (%v) at: %s", err, lastLine(c.output.String()))
 }
 
 // hurt does what the trial says; every machine has power when it returns.

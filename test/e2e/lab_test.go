@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -46,6 +47,80 @@ func nines(t *testing.T, limit time.Duration, args ...string) result {
 	}
 	t.Logf("nines %s: exit %d after %s", strings.Join(args[:min(len(args), 7)], " "), r.code, time.Since(started).Round(100*time.Millisecond))
 	return r
+}
+
+// command is a run of nines that goes on beside the test.
+type command struct {
+	cmd            *exec.Cmd
+	stdout, stderr written
+	ended          chan error
+}
+
+// written is what was written so far.
+type written struct {
+	mu  sync.Mutex
+	all bytes.Buffer
+}
+
+func (w *written) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.all.Write(p)
+}
+
+func (w *written) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.all.String()
+}
+
+func begin(t *testing.T, args ...string) *command {
+	t.Helper()
+	c := &command{cmd: exec.Command(binary, args...), ended: make(chan error, 1)}
+	c.cmd.Stdout, c.cmd.Stderr = &c.stdout, &c.stderr
+	c.cmd.WaitDelay = time.Second // what it started may hold the pipe
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		c.ended <- c.cmd.Wait()
+		close(c.ended)
+	}()
+	t.Cleanup(func() {
+		_ = c.cmd.Process.Kill() // it has ended by itself, as a rule
+		<-c.ended
+	})
+	return c
+}
+
+// kill is kill -9 of the program alone. One that has ended by itself is fine: the moment was late.
+func (c *command) kill(t *testing.T) {
+	t.Helper()
+	_ = c.cmd.Process.Kill() // it may have ended
+	err := <-c.ended
+	t.Logf("interrupted (%v) at: %s", err, lastLine(c.stderr.String()))
+}
+
+// says waits until the program has told its user something.
+func (c *command) says(t *testing.T, limit time.Duration, what string) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !strings.Contains(c.stderr.String(), what); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) || len(c.ended) > 0 {
+			c.kill(t)
+			t.Fatalf("it did not say %q:\n%s", what, tail(c.stderr.String(), 20))
+		}
+	}
+}
+
+// wait waits for the program's end.
+func (c *command) wait(t *testing.T, limit time.Duration) {
+	t.Helper()
+	select {
+	case <-c.ended:
+	case <-time.After(limit):
+		c.kill(t)
+		t.Fatalf("not ended within %s", limit)
+	}
 }
 
 // must is nines that has to exit 0.
