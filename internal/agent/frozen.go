@@ -219,9 +219,9 @@ func processState(stat string) byte {
 	return stat[i+2]
 }
 
-// ailing are the node's units that do nothing, and how many observations have no answer.
+// ailing are the node's units that do nothing any more, and how many observations have no answer.
 func (f *frozen) ailing(ctx context.Context, node string, now time.Time) (out []supervise.Ailing, owed int) {
-	silent := f.watch.silent(now)
+	silent, stuck := f.watch.silent(now), f.watch.stuck()
 	f.mu.Lock()
 	for _, d := range f.units {
 		// While the agent itself got no processor nobody else did either: who owes an answer from then owes nothing.
@@ -229,7 +229,10 @@ func (f *frozen) ailing(ctx context.Context, node string, now time.Time) (out []
 		if s, ok := f.stopped[d.unit]; ok {
 			a.Stopped, a.Traced = max(now.Sub(s.since), time.Nanosecond), s.traced
 		}
-		if a.Stopped > 0 || a.Silent > 0 {
+		if o, ok := stuck[d.answers]; ok && d.answers != "" {
+			a.Stuck, a.Why = max(now.Sub(o.stuck), time.Nanosecond), o.Stuck
+		}
+		if a.Stopped > 0 || a.Silent > 0 || a.Stuck > 0 {
 			out = append(out, a)
 		}
 	}

@@ -119,10 +119,13 @@ func TestWhichObservationIsAboutWhichUnit(t *testing.T) {
 // A unit that owes answers is told of with how long, and no more when it answers again.
 func TestAiling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var hangs atomic.Bool
+		var hangs, stuck atomic.Bool
 		w := watching(t, func(ctx context.Context) service.Observation {
 			if hangs.Load() {
 				<-ctx.Done()
+			}
+			if stuck.Load() {
+				return service.Observation{Stuck: "it left"}
 			}
 			return service.Observation{Serving: !hangs.Load()}
 		})
@@ -150,6 +153,17 @@ func TestAiling(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		if got := see(); len(got) != 0 {
 			t.Errorf("well again: %+v", got)
+		}
+		stuck.Store(true)
+		time.Sleep(20 * time.Second)
+		got = see()
+		if len(got) != 1 || got[0].Silent != 0 || got[0].Stuck < 18*time.Second || got[0].Stuck > 21*time.Second || got[0].Why != "it left" {
+			t.Errorf("stuck for 20 s: %+v", got)
+		}
+		stuck.Store(false)
+		time.Sleep(3 * time.Second)
+		if got := see(); len(got) != 0 {
+			t.Errorf("not stuck any more: %+v", got)
 		}
 	})
 }

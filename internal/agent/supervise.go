@@ -195,12 +195,12 @@ func frozenConditions(r supervise.Record) []health.Condition {
 		cond := health.Condition{Code: "daemon-frozen", Severity: health.Warning, Node: d.Node, Service: d.Service, Hint: "wait: it is restarted as soon as it may be"}
 		switch d.Act {
 		case supervise.Restart:
-			cond.Text = fmt.Sprintf("%s is frozen, %s; it is restarted (%d of %d): %s", d.Unit, d.Sign, d.Try, supervise.Tries(), d.Reason)
+			cond.Text = fmt.Sprintf("%s does nothing any more, %s; it is restarted (%d of %d): %s", d.Unit, d.Sign, d.Try, supervise.Tries(), d.Reason)
 		case supervise.Wait:
-			cond.Text = fmt.Sprintf("%s is frozen, %s; it is not restarted yet: %s", d.Unit, d.Sign, d.Reason)
+			cond.Text = fmt.Sprintf("%s does nothing any more, %s; it is not restarted yet: %s", d.Unit, d.Sign, d.Reason)
 		case supervise.GiveUp:
 			cond.Code = "restart-given-up"
-			cond.Text = fmt.Sprintf("%s is frozen, %s: %s", d.Unit, d.Sign, d.Reason)
+			cond.Text = fmt.Sprintf("%s does nothing any more, %s: %s", d.Unit, d.Sign, d.Reason)
 			cond.Hint = "find out why ('journalctl -u " + d.Unit + "' on the node), then 'systemctl restart " + d.Unit + "' there"
 		}
 		out = append(out, cond)

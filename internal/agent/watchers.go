@@ -48,6 +48,7 @@ type observed struct {
 	good   time.Duration // for how long it may be believed
 	missed int           // answers missing in a row
 	asked  time.Time     // when the first of them was asked for
+	stuck  time.Time     // since when it has been stuck
 }
 
 func newWatchers(services []service.Service, env func(*model.Cluster) (service.Env, error), log *slog.Logger) *watchers {
@@ -196,6 +197,11 @@ func (w *watchers) keep(name string, interval time.Duration, obs service.Observa
 			now.Observation = before.Observation
 		}
 	}
+	if now.Stuck != "" {
+		if now.stuck = before.stuck; before.Stuck == "" {
+			now.stuck = now.at
+		}
+	}
 	for i := range now.Conditions {
 		now.Conditions[i].Service = name
 	}
@@ -238,6 +244,19 @@ func (w *watchers) silent(now time.Time) map[string]time.Duration {
 	for name, o := range w.seen {
 		if o.missed >= patience {
 			out[name] = now.Sub(o.asked)
+		}
+	}
+	return out
+}
+
+// stuck says since when, and why, services come back only with a new start.
+func (w *watchers) stuck() map[string]observed {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := map[string]observed{}
+	for name, o := range w.seen {
+		if o.Stuck != "" {
+			out[name] = o
 		}
 	}
 	return out

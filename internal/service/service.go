@@ -79,6 +79,8 @@ type Observation struct {
 	Serving bool `json:"serving"`
 	// Reason says in one line why (not): "Synced, 3 members".
 	Reason string `json:"reason"`
+	// Stuck says why the instance, which runs, comes back only with a new start; empty: it does not need one.
+	Stuck string `json:"stuck,omitempty"`
 	// Facts are what status and the drills' gate show or compare: "wsrep_cluster_state_uuid".
 	Facts map[string]string `json:"facts,omitempty"`
 	// Conditions are what is not as it should be; Node and Service are filled in by the agent.

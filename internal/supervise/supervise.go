@@ -1,4 +1,4 @@
-// Package supervise decides which daemons are restarted because they are frozen: they run and do nothing any more. One that
+// Package supervise decides which daemons are restarted because they are frozen or stuck: they run and do nothing any more. One that
 // dies is systemd's matter. It is pure: what the agents saw, what was done so far and the time go in, decisions come out.
 //
 // Invariants: of the members that carry the cluster's state (a quorum of more than one) at most one is restarted at a time, in the
@@ -20,6 +20,7 @@ import (
 // (RabbitMQ's recovery, after two minutes) goes first.
 const (
 	stoppedFor      = 10 * time.Second
+	stuckFor        = 10 * time.Second
 	silentFor       = time.Minute
 	memberSilentFor = 3 * time.Minute
 	// sharedFor is for several daemons of a machine that owe an answer: that has most likely a cause outside of them, and on a machine that is
@@ -52,6 +53,9 @@ type Ailing struct {
 	// Stopped: for so long all its processes have been stopped (SIGSTOP). Silent: for so long it has owed an answer.
 	Stopped time.Duration `json:"stopped,omitempty"`
 	Silent  time.Duration `json:"silent,omitempty"`
+	// Stuck: for so long it has said that it comes back only with a new start, and Why.
+	Stuck time.Duration `json:"stuck,omitempty"`
+	Why   string        `json:"why,omitempty"`
 	// Traced: a debugger holds it.
 	Traced bool `json:"traced,omitempty"`
 	// Active is systemd's word, Running the time since it began to start.
@@ -202,6 +206,9 @@ func Next(v View, r Record) Record {
 	return next
 }
 
+// certain reports whether it is of no use whatever the machine has to do.
+func (a Ailing) certain() bool { return a.Stopped >= stoppedFor || a.Stuck >= stuckFor }
+
 // sign says what is wrong; nothing yet, or nothing that a restart would mend, is "".
 func (a Ailing) sign() string {
 	patience := silentFor
@@ -213,6 +220,8 @@ func (a Ailing) sign() string {
 		return "" // it starts (crash recovery and state transfers take minutes), stops, or systemd sees to it
 	case a.Stopped >= stoppedFor:
 		return "its processes are stopped (SIGSTOP)"
+	case a.Stuck >= stuckFor:
+		return a.Why
 	case min(a.Silent, a.Running) >= patience:
 		return fmt.Sprintf("it has owed an answer for more than %s", patience)
 	}
@@ -228,20 +237,20 @@ func (r Record) judge(v View, a Ailing) (Act, string) {
 		return Wait, "a debugger holds it: whoever debugs it lets it go"
 	case v.Recovering[a.Service]:
 		return Wait, "the recovery of " + a.Service + " sees to it"
-	case a.Stopped < stoppedFor && n.Silent*2 > len(n.Serving):
+	case !a.certain() && n.Silent*2 > len(n.Serving):
 		return Wait, fmt.Sprintf("%d of %d services of %s owe an answer: the machine is overloaded or its disk hangs, and restarts would make it worse", n.Silent, len(n.Serving), a.Node)
-	case a.Stopped < stoppedFor && v.Lacking[a.Service] != "":
+	case !a.certain() && v.Lacking[a.Service] != "":
 		return Wait, "it cannot answer: " + v.Lacking[a.Service]
-	case a.Stopped < stoppedFor && v.silentOn(a.Node) >= shared && min(a.Silent, a.Running) < sharedFor:
+	case !a.certain() && v.silentOn(a.Node) >= shared && min(a.Silent, a.Running) < sharedFor:
 		return Wait, fmt.Sprintf("%d daemons of %s have owed an answer for so long: it may have a cause that they share, and to start them all anew makes it worse", v.silentOn(a.Node), a.Node)
 	case len(tries) >= Tries():
-		return GiveUp, fmt.Sprintf("it was restarted %d times and froze again each time", len(tries))
+		return GiveUp, fmt.Sprintf("it was restarted %d times and froze or got stuck again each time", len(tries))
 	case len(tries) > 0 && v.Now.Before(r.Units[a.key()].last().Add(backOff[len(tries)-1])):
 		return Wait, fmt.Sprintf("it was restarted %s and is restarted again at %s", times(len(tries)), r.Units[a.key()].last().Add(backOff[len(tries)-1]).UTC().Format(time.TimeOnly+" MST"))
 	case v.Busy != "":
 		return Wait, v.Busy
 	}
-	if other := r.startingOn(v, a); a.Stopped < stoppedFor && other != "" {
+	if other := r.startingOn(v, a); !a.certain() && other != "" {
 		return Wait, other + " was restarted and does not serve again yet: one daemon of a machine at a time"
 	}
 	if !a.member() {
@@ -259,7 +268,7 @@ func (r Record) judge(v View, a Ailing) (Act, string) {
 // silentOn is how many units of a node have owed an answer for too long.
 func (v View) silentOn(node string) (n int) {
 	for _, a := range v.Ailing {
-		if a.Node == node && a.Stopped < stoppedFor && a.sign() != "" {
+		if a.Node == node && !a.certain() && a.sign() != "" {
 			n++
 		}
 	}

@@ -55,6 +55,9 @@ func tried(node, service string, member bool, ago ...time.Duration) Record {
 func TestNext(t *testing.T) {
 	stopped := func(node, svc string) Ailing { return Ailing{Node: node, Service: svc, Stopped: 11 * time.Second} }
 	silent := func(node, svc string, d time.Duration) Ailing { return Ailing{Node: node, Service: svc, Silent: d} }
+	stuck := func(node, svc string) Ailing {
+		return Ailing{Node: node, Service: svc, Stuck: 11 * time.Second, Why: "it left"}
+	}
 	with := func(a Ailing, change func(*Ailing)) Ailing { change(&a); return a }
 	for name, tc := range map[string]struct {
 		ailing []Ailing
@@ -101,6 +104,11 @@ func TestNext(t *testing.T) {
 		"five times":                       {ailing: []Ailing{stopped("ctl1", "db")}, record: tried("ctl1", "db", true, 40*time.Minute, 39*time.Minute, 37*time.Minute, 32*time.Minute, 17*time.Minute), want: []string{"give-up ctl1/db.service: 5 times"}},
 		"given up does not keep others":    {ailing: []Ailing{stopped("ctl1", "api"), stopped("ctl2", "api")}, record: tried("ctl1", "api", false, 40*time.Minute, 39*time.Minute, 37*time.Minute, 32*time.Minute, 17*time.Minute), want: []string{"give-up ctl1/api", "restart ctl2/api"}},
 		"an overloaded machine":            {ailing: []Ailing{silent("ctl1", "api", long), silent("ctl1", "cache", long), silent("ctl1", "db", long)}, want: []string{"wait ctl1/api.service: overloaded", "wait ctl1/cache.service: overloaded", "wait ctl1/db.service: overloaded"}},
+		"a member that is stuck":           {ailing: []Ailing{stuck("ctl1", "db")}, want: []string{"restart ctl1/db.service: all other members serve"}},
+		"stuck a moment ago":               {ailing: []Ailing{with(stuck("ctl1", "db"), func(a *Ailing) { a.Stuck = 9 * time.Second })}},
+		"two members that are stuck":       {ailing: []Ailing{stuck("ctl1", "db"), stuck("ctl2", "db")}, want: []string{"wait ctl1/db.service: db on ctl2 must serve", "wait ctl2/db.service: db on ctl1 must serve"}},
+		"stuck, and being recovered":       {ailing: []Ailing{stuck("ctl1", "db")}, change: func(v *View) { v.Recovering["db"] = true }, want: []string{"wait ctl1/db.service: recovery of db"}},
+		"stuck on an overloaded machine":   {ailing: []Ailing{silent("ctl1", "cache", long), silent("ctl1", "api", long), stuck("ctl1", "db")}, want: []string{"restart ctl1/db", "wait ctl1/api.service: overloaded", "wait ctl1/cache.service: overloaded"}},
 		"stopped on an overloaded machine": {ailing: []Ailing{silent("ctl1", "cache", long), silent("ctl1", "db", long), stopped("ctl1", "api")}, want: []string{"restart ctl1/api", "wait ctl1/cache.service: overloaded", "wait ctl1/db.service: overloaded"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -57,6 +57,7 @@ func TestCore(t *testing.T) {
 	part(t, cluster, "fencing", func(t *testing.T) { fencing(t, cluster) })
 	part(t, cluster, "a recovery brings a machine back", func(t *testing.T) { broughtBack(t, cluster) })
 	part(t, cluster, "cuts", func(t *testing.T) { cuts(t, cluster) })
+	part(t, cluster, "a member that left comes back", func(t *testing.T) { leftForGood(t, cluster) })
 	for _, name := range drills {
 		part(t, cluster, name, func(t *testing.T) { drilled(t, cluster, name) })
 	}
@@ -99,6 +100,17 @@ func drilled(t *testing.T, cluster, name string) {
 			t.Fatalf("two runs of %s missed its limits", name)
 		}
 	}
+}
+
+// leftForGood has a member leave its cluster as it does after a state transfer that broke: it runs, and goes back only with a new start.
+func leftForGood(t *testing.T, cluster string) {
+	const state = "mariadb -NBe \"show status like 'wsrep_cluster_status'\""
+	must(t, time.Minute, "lab", "ssh", "--name", labName, "ctl2", "--", `mariadb -e "set global wsrep_cluster_address=''"`)
+	if out := must(t, time.Minute, "lab", "ssh", "--name", labName, "ctl2", "--", state); !strings.Contains(out, "Disconnected") {
+		t.Fatalf("it did not leave: %s", out)
+	}
+	must(t, 3*time.Minute, "lab", "ssh", "--name", labName, "ctl2", "--", "until "+state+" | grep -w Primary; do sleep 0.5; done")
+	healthyWithin(t, cluster, time.Minute)
 }
 
 // tornTransfer leaves a member as a power cut soon after a state transfer does: Galera knows its position, and the files that describe

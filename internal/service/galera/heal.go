@@ -185,6 +185,9 @@ func (s *Service) serverOf(ctx context.Context, env service.Env, e *recovery.Evi
 			e.Server = recovery.Primary
 		}
 		e.Synced, e.Size = st.serves(), st.size()
+		if e.Left = st.left() && !e.Starting; e.Left {
+			e.Size = 1 // what it says is of before
+		}
 		e.Live = livePosition(st)
 		return unit, nil
 	}

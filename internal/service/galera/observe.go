@@ -151,6 +151,11 @@ func observation(st status) service.Observation {
 	}
 	o.Reason = fmt.Sprintf("%s, %s, %d members", st["wsrep_local_state_comment"], st["wsrep_cluster_status"], st.size())
 	switch {
+	case st.left():
+		o.Stuck = "it has left the cluster and does not go back, as after a state transfer that failed"
+		o.Reason = "left the cluster: it refuses all queries"
+		o.Conditions = append(o.Conditions, health.Condition{Code: "galera-left", Severity: health.Warning, Text: o.Stuck,
+			Hint: "wait: it is restarted as soon as all other members serve; 'journalctl -u mariadb' on the node says why it left"})
 	case !st.primary():
 		o.Reason = "not in a Primary component: it refuses all queries"
 		o.Conditions = append(o.Conditions, health.Condition{Code: "galera-non-primary", Severity: health.Critical, Text: o.Reason,

@@ -31,22 +31,33 @@ func TestObservation(t *testing.T) {
 		}
 		return st
 	}
+	without := func(key string, kv ...string) status {
+		st := with(kv...)
+		delete(st, key)
+		return st
+	}
 	cases := map[string]struct {
 		status  status
 		serving bool
 		codes   []string
 	}{
-		"synced":         {with(), true, nil},
-		"donor serves":   {with("wsrep_local_state", "2", "wsrep_local_state_comment", "Donor/Desynced"), true, []string{"galera-donor"}},
-		"joined":         {with("wsrep_local_state", "3"), false, []string{"galera-not-synced"}},
-		"not ready":      {with("wsrep_ready", "OFF"), false, []string{"galera-not-synced"}},
-		"non-Primary":    {with("wsrep_cluster_status", "non-Primary", "wsrep_ready", "OFF"), false, []string{"galera-non-primary"}},
+		"synced":       {with(), true, nil},
+		"donor serves": {with("wsrep_local_state", "2", "wsrep_local_state_comment", "Donor/Desynced"), true, []string{"galera-donor"}},
+		"joined":       {with("wsrep_local_state", "3"), false, []string{"galera-not-synced"}},
+		"not ready":    {with("wsrep_ready", "OFF"), false, []string{"galera-not-synced"}},
+		"non-Primary":  {with("wsrep_cluster_status", "non-Primary", "wsrep_ready", "OFF"), false, []string{"galera-non-primary"}},
+		// As seen after "Receiving IST failed, node restart required", and after its address of the cluster was taken from it.
+		"left":           {without("wsrep_gcomm_uuid", "wsrep_cluster_status", "non-Primary", "wsrep_ready", "OFF", "wsrep_local_state", "1"), false, []string{"galera-left"}},
+		"disconnected":   {without("wsrep_gcomm_uuid", "wsrep_cluster_status", "Disconnected", "wsrep_ready", "OFF", "wsrep_local_state", "0"), false, []string{"galera-left"}},
 		"without Galera": {status{}, false, []string{"galera-non-primary"}},
 	}
 	for name, c := range cases {
 		o := observation(c.status)
 		if o.Serving != c.serving || !slices.Equal(codes(o), c.codes) || o.Reason == "" {
 			t.Errorf("%s: serving %v (%s), %v", name, o.Serving, o.Reason, codes(o))
+		}
+		if stuck := slices.Contains(c.codes, "galera-left"); stuck != (o.Stuck != "") {
+			t.Errorf("%s: stuck %q", name, o.Stuck)
 		}
 	}
 }

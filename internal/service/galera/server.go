@@ -123,6 +123,13 @@ func (st status) number(name string) int {
 
 func (st status) primary() bool { return st["wsrep_cluster_status"] == "Primary" }
 
+// left reports whether the server has left its cluster and does not go back, as after a state transfer that failed ("node restart required" in
+// its log): Galera runs, and its connection to the group is closed.
+func (st status) left() bool {
+	_, connected := st["wsrep_gcomm_uuid"]
+	return st["wsrep_provider_name"] == "Galera" && !st.primary() && !connected
+}
+
 func (st status) size() int { return st.number("wsrep_cluster_size") }
 
 // The values of wsrep_local_state that matter here.

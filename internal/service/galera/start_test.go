@@ -93,7 +93,7 @@ func (f fakePeers) Detector(_ context.Context, _ service.Env, n model.Node) (sta
 
 func synced3() status {
 	return status{"wsrep_provider_name": "Galera", "wsrep_cluster_status": "Primary", "wsrep_ready": "ON", "wsrep_local_state": "4",
-		"wsrep_local_state_comment": "Synced", "wsrep_cluster_size": "3", "wsrep_cluster_state_uuid": someUUID}
+		"wsrep_local_state_comment": "Synced", "wsrep_cluster_size": "3", "wsrep_cluster_state_uuid": someUUID, "wsrep_gcomm_uuid": someUUID}
 }
 
 // rig is one node under test. Its server answers as soon as its unit was started.

@@ -108,6 +108,11 @@ func join(c Case, renewed bool, m *service.Move) {
 		if e.Server == Primary && e.Synced {
 			continue
 		}
+		if e.Left && e.Busy == "" {
+			m.Act, m.Node, m.Steps = StepHalt, n, [][]service.HealStep{steps([]string{n}, StepHalt)}
+			m.Reason += "; " + n + " has left again, and must start anew"
+			return
+		}
 		if e.Server != Stopped || e.Busy != "" {
 			m.Rest = true
 			m.Reason += "; " + n + " is joining"

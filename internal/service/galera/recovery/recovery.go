@@ -63,6 +63,8 @@ type Evidence struct {
 	// Founds: the start under way makes a new cluster.
 	Founds bool `json:"founds,omitempty"`
 	Synced bool `json:"synced,omitempty"`
+	// Left: the server runs, and joins nobody without a new start.
+	Left bool `json:"left,omitempty"`
 	// Size is of the component that a running server is in, Live its position.
 	Size int      `json:"size,omitempty"`
 	Live Position `json:"live,omitzero"`
@@ -196,7 +198,7 @@ const (
 // Classify judges a member's copy and says how far it goes.
 func Classify(e Evidence) (Class, Position) {
 	switch {
-	case e.Server == NonPrimary && !e.Live.None() && e.Live.Seqno >= 0:
+	case e.Server == NonPrimary && !e.Left && !e.Live.None() && e.Live.Seqno >= 0:
 		return ClassAlive, e.Live
 	case e.Server != Stopped:
 		return ClassUnknown, Position{}

@@ -50,6 +50,9 @@ func alive(n int64, size int) Evidence {
 	return Evidence{Server: NonPrimary, Size: size, Live: *at(uuidA, n), Saved: &Saved{Position: *at(uuidA, -1)}}
 }
 
+// left is one that runs, and goes back to nobody.
+func left(n int64) Evidence { return with(alive(n, 1), func(e *Evidence) { e.Left = true }) }
+
 func primary() Evidence { return Evidence{Server: Primary, Synced: true, Size: 3, Live: *at(uuidA, 7)} }
 
 // waiting is a server that was started and finds no Primary; group: its saved view.
@@ -198,6 +201,7 @@ func TestDecide(t *testing.T) {
 		{"the one that has yet to notice has more", Case{Evidence: three(with(primary(), func(e *Evidence) { e.Live.Seqno = 10 }), alive(9, 2), alive(9, 2)), Lineage: all, Waited: later}, Partitioned, Wait, "", ""},
 		{"one is a Primary by itself", Case{Evidence: three(with(primary(), func(e *Evidence) { e.Size = 1 }), alive(9, 2), alive(9, 2)), Lineage: all, Waited: later}, HasPrimary, Nothing, "", "c1"},
 		{"two that are each alone prove nothing", Case{Evidence: three(primary(), alive(9, 1), alive(9, 1)), Lineage: all, Waited: later}, HasPrimary, Nothing, "", "c1"},
+		{"one that left is not alive: it could not go first", Case{Evidence: three(left(9), crashed(8), crashed(8)), Lineage: all, Waited: later}, Unexamined, Halt, "", "c1"},
 		{"most are alive, and one apart has more", Case{Evidence: three(alive(9, 1), alive(8, 2), alive(8, 2)), Lineage: all, Waited: later}, Partitioned, Wait, "", ""},
 		{"most are alive, and one is not known", Case{Evidence: without(three(empty(), alive(9, 2), alive(9, 2)), "c1"), Lineage: all, Waited: later}, MemberMissing, Wait, "", ""},
 		{"two hear each other, and were not most of the last Primary", Case{Evidence: three(alive(8, 1), alive(9, 2), alive(9, 2)), Lineage: record("c1"), Waited: later}, Partitioned, Wait, "", ""},
@@ -251,6 +255,7 @@ func anyEvidence(t *rapid.T) Evidence {
 		Starting: rapid.Bool().Draw(t, "starting"), Founds: rapid.Bool().Draw(t, "founds"), Size: rapid.IntRange(1, 3).Draw(t, "size"), Live: *at(uuid.Draw(t, "live"), seqno.Draw(t, "live at")),
 		Empty: rapid.IntRange(0, 9).Draw(t, "empty") == 0, Torn: rapid.IntRange(0, 9).Draw(t, "torn") == 0, Founded: rapid.Int64Range(0, 3).Draw(t, "founded"), Formed: rapid.Bool().Draw(t, "formed"),
 	}
+	e.Left = e.Server == NonPrimary && rapid.Bool().Draw(t, "left")
 	if rapid.IntRange(0, 9).Draw(t, "has state") > 0 {
 		e.Saved = &Saved{Position: *at(uuid.Draw(t, "saved"), seqno.Draw(t, "saved at")), SafeToBootstrap: rapid.Bool().Draw(t, "flag")}
 	}
@@ -435,6 +440,8 @@ func TestJoin(t *testing.T) {
 	}{
 		{"the first that is stopped", three(primary(), crashed(5), crashed(6)), false, "join c2 map[]"},
 		{"one at a time", three(primary(), waiting("2"), crashed(6)), false, "rests"},
+		{"one that left is stopped first", three(primary(), left(5), crashed(6)), false, "halt c2 map[]"},
+		{"but not at work", three(primary(), with(left(5), func(e *Evidence) { e.Busy = "halt" }), crashed(6)), false, "rests"},
 		{"a suspect copy is replaced", three(primary(), noState(5), primary()), false, "join c2 map[fresh:true]"},
 		{"another history stays", three(primary(), ofB(crashed(5)), primary()), false, "done, left [c2]"},
 		{"unless the cluster is a new one: then it is kept", three(primary(), ofB(crashed(5)), primary()), true, "join c2 map[keep:true]"},
