@@ -177,15 +177,17 @@ func footprint(t *testing.T, lab string) map[string]string {
 	return out
 }
 
-// part runs one part of a test whose parts share a lab. After one that failed it shows the lab, and where that is not whole the test ends:
+// part runs one part of a test whose parts share a lab. After one that failed it shows a lab that does not become whole, and the test ends:
 // what came after would tell of the same.
 func part(t *testing.T, cluster, name string, f func(t *testing.T)) {
 	t.Helper()
 	if t.Run(name, f) {
 		return
 	}
-	if r := nines(t, time.Minute, "-c", cluster, "status", "--json"); r.code == 0 && decode[status](t, r.stdout).Healthy {
-		return
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Second) { // it may just not be ready yet
+		if r := nines(t, time.Minute, "-c", cluster, "status", "--json"); r.code == 0 {
+			return
+		}
 	}
 	r := nines(t, time.Minute, "-c", cluster, "status")
 	t.Logf("%s%s", r.stdout, r.stderr)
