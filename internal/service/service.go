@@ -138,6 +138,8 @@ type Listener struct {
 	Repeatable []string
 	// BackendTLS: HAProxy speaks TLS to the backend (HTTP listeners only; TCP passes through).
 	BackendTLS bool
+	// MaxConn is how many connections a server is sent at a time (HTTP listeners only); more wait in HAProxy. 0: no limit.
+	MaxConn int
 	// SingleWriter sends everything to one member, the rest is backup, without fail-back.
 	SingleWriter bool
 	// IdleTimeout of established connections; zero: HAProxy service's default.

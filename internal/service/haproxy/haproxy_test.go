@@ -14,7 +14,7 @@ import (
 func testListeners(*model.Cluster) []service.Listener {
 	return []service.Listener{
 		{Name: "mariadb", Port: 3306, BackendPort: 3306, Health: "galera", SingleWriter: true},
-		{Name: "keystone", Port: 5000, BackendPort: 5000, Health: "keystone", HTTP: true, BackendTLS: true, Repeatable: []string{"/v3/auth/tokens"}},
+		{Name: "keystone", Port: 5000, BackendPort: 5000, Health: "keystone", HTTP: true, BackendTLS: true, MaxConn: 4, Repeatable: []string{"/v3/auth/tokens"}},
 		{Name: "rabbitmq", Port: 5673, BackendPort: 5671, Health: "rabbitmq", IdleTimeout: time.Minute},
 		{Name: "plain", Port: 8080, BackendPort: 8081, Health: "plain", HTTP: true, IdleTimeout: 1500 * time.Millisecond},
 	}

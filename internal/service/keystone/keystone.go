@@ -100,10 +100,13 @@ func (*Service) Secrets(*model.Cluster) []secret.Spec {
 }
 
 // Listeners implements service.Published.
-func (*Service) Listeners(*model.Cluster) []service.Listener {
+func (*Service) Listeners(c *model.Cluster) []service.Listener {
 	return []service.Listener{{
 		Name: Name, Port: model.PortKeystone, BackendPort: model.PortKeystone,
 		Health: Name, HTTP: true, BackendTLS: true,
+		// A connection that no thread takes up waits for its handshake, is given up after half a second and tried again: on busy machines all threads did
+		// handshakes that nobody waited for any more (one in seven requests failed while a Keystone started again). What waits in HAProxy costs nothing.
+		MaxConn: c.Tuning.Keystone.Processes * c.Tuning.Keystone.Threads,
 		// A login leaves nothing behind: its token is computed, not stored.
 		Repeatable: []string{"/v3/auth/tokens"},
 	}}
