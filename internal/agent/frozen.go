@@ -229,7 +229,7 @@ func (f *frozen) ailing(ctx context.Context, node string, now time.Time) (out []
 		if s, ok := f.stopped[d.unit]; ok {
 			a.Stopped, a.Traced = max(now.Sub(s.since), time.Nanosecond), s.traced
 		}
-		if o, ok := stuck[d.answers]; ok && d.answers != "" {
+		if o, ok := stuck[d.answers]; ok {
 			a.Stuck, a.Why = max(now.Sub(o.stuck), time.Nanosecond), o.Stuck
 		}
 		if a.Stopped > 0 || a.Silent > 0 || a.Stuck > 0 {

@@ -180,7 +180,7 @@ func retriable(err error) bool {
 	if errors.As(err, &nobody) {
 		return false
 	}
-	return errors.As(err, &u) || (errors.As(err, &e) && (e.Code == CodeNoLeader || e.Code == CodeNotLeader))
+	return errors.As(err, &u) || (errors.As(err, &e) && (e.Passing() || e.Code == CodeNotLeader))
 }
 
 // Version asks the agent at addr who it is.

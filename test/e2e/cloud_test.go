@@ -21,7 +21,7 @@ func TestCloud(t *testing.T) {
 	part(t, cluster, "proved by use", func(t *testing.T) { smoked(t, cluster) })
 	part(t, cluster, "no classic queue", noClassicQueue)
 	part(t, cluster, "a controller loses its power under use", func(t *testing.T) { cutUnderUse(t, cluster) })
-	part(t, cluster, "a daemon is killed", func(t *testing.T) { daemonKilled(t, cluster) })
+	part(t, cluster, "a daemon is killed", func(t *testing.T) { drilled(t, cluster, "kill-nova-conductor") })
 	part(t, cluster, "every service is up again", allUp)
 
 	must(t, 5*time.Minute, "lab", "down", "--name", labName)
@@ -96,25 +96,9 @@ func noClassicQueue(t *testing.T) {
 	}
 }
 
-// daemonKilled kills a daemon under load. A machine that is too slow for a whole cloud and a drill's clients at the same time says so, and measures
-// nothing: there it is only seen that the daemon comes back.
-func daemonKilled(t *testing.T, cluster string) {
-	const unit = "nova-conductor"
-	r := nines(t, 12*time.Minute, "-c", cluster, "drill", "run", "kill-"+unit, "--json")
-	if r.code != 1 || slack() < 1.5 || !strings.Contains(r.stderr, "not served steadily") {
-		judged(t, cluster, "kill-"+unit, r)
-		return
-	}
-	t.Logf("on a machine that is %.1f times slower than usual nothing was measured:\n%s", slack(), r.stderr)
-	must(t, 2*time.Minute, "lab", "ssh", "--name", labName, "ctl2", "--",
-		"old=$(systemctl show -P MainPID "+unit+"); systemctl kill -s KILL "+unit+"; "+
-			"until systemctl is-active --quiet "+unit+" && [ $(systemctl show -P MainPID "+unit+") != $old ]; do sleep 0.5; done")
-	healthyWithin(t, cluster, 5*time.Minute)
-}
-
 // cutUnderUse cuts the power of the VIP's holder while users work. On an idle machine one operation fails at most; what is asked here
-// holds on one that tests, too, where booting an instance alone takes half a
-// minute. No operation may hang, and all must be whole again by itself.
+// holds on one that tests, too, where booting an instance alone takes half a minute. No
+// operation may hang, and all must be whole again by itself.
 func cutUnderUse(t *testing.T, cluster string) {
 	victim := decode[status](t, nines(t, time.Minute, "-c", cluster, "status", "--json").stdout).VIPHolders
 	if len(victim) != 1 {
@@ -139,5 +123,5 @@ func cutUnderUse(t *testing.T, cluster string) {
 	if got.Count < 10 || got.Failed > 3 {
 		t.Errorf("%d of %d operations failed\n%s", got.Failed, got.Count, tail(loop.stderr.String(), 20))
 	}
-	healthyWithin(t, cluster, 8*time.Minute)
+	healthyWithin(t, cluster, 5*time.Minute)
 }

@@ -28,27 +28,19 @@ func ninesAs(t *testing.T, path string, limit time.Duration, args ...string) res
 }
 
 // requests asks Keystone through the VIP, ten times a second, from inside the lab.
-type requests struct {
-	cmd *exec.Cmd
-	out *strings.Builder
-}
+type requests struct{ *command }
 
-func startRequests(t *testing.T) *requests {
+func startRequests(t *testing.T) requests {
 	t.Helper()
 	script := `for i in $(seq 1200); do curl -sk -m 2 -o /dev/null -w '%{http_code}\n' https://198.18.0.10:5000/v3; sleep 0.1; done`
-	r := &requests{cmd: exec.Command(binary, "lab", "exec", "--name", labName, "--", "sh", "-c", script), out: &strings.Builder{}}
-	r.cmd.Stdout = r.out
-	if err := r.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	return r
+	return requests{begin(t, "lab", "exec", "--name", labName, "--", "sh", "-c", script)}
 }
 
 // stop ends the requests and counts them.
-func (r *requests) stop() (n, failed int) {
+func (r requests) stop() (n, failed int) {
 	_ = r.cmd.Process.Signal(os.Interrupt) // it may have ended by itself
-	_ = r.cmd.Wait()                       // interrupted: that is no failure
-	for _, code := range strings.Fields(r.out.String()) {
+	<-r.ended                              // interrupted: that is no failure
+	for _, code := range strings.Fields(r.stdout.String()) {
 		n++
 		if c, err := strconv.Atoi(code); err != nil || c != 200 {
 			failed++
