@@ -104,13 +104,17 @@ func (l *load) settled(window time.Duration) bool {
 	return true
 }
 
-// measured returns what clients of each probe have felt of requests planned at or after from, in the order of the probes.
-func (l *load) measured(from, end time.Duration) []Felt {
+// measured returns what clients of each probe have felt of requests planned at or after from, in the order of the probes. Who was being served
+// when the fault came (zero: there was none) has waited for it since then, not since the request began.
+func (l *load) measured(from, fault, end time.Duration) []Felt {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := make([]Felt, len(l.probes))
 	for i, p := range l.probes {
 		since := slices.DeleteFunc(slices.Clone(l.samples[p.Name]), func(s Sample) bool { return s.At < from })
+		for j, s := range since {
+			since[j] = s.since(fault)
+		}
 		out[i] = Measure(since, p.Late, end)
 	}
 	return out

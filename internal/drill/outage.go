@@ -20,6 +20,14 @@ func (s Sample) OK() bool { return s.Failure == "" }
 
 func (s Sample) end() time.Duration { return s.At + s.Took }
 
+// since is the part of a request from a moment on that it was under way at; of others all.
+func (s Sample) since(moment time.Duration) Sample {
+	if s.At < moment && moment < s.end() {
+		s.At, s.Took = moment, s.end()-moment
+	}
+	return s
+}
+
 // Felt is what the clients of one probe felt.
 type Felt struct {
 	Requests, Failed int

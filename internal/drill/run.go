@@ -203,7 +203,9 @@ func (x *run) underLoad(ctx context.Context) (err error) {
 	}()
 	var probes []Probe
 	err = x.step("open", "clients connect", func() (err error) {
-		probes, err = x.work.Open(ctx, ledger)
+		if probes, err = x.work.Open(ctx, ledger); err == nil {
+			x.pace(ctx, probes)
+		}
 		return err
 	})
 	if err != nil {
@@ -560,7 +562,7 @@ const nobody = "nobody has felt anything"
 // felt says in one line which probes have felt something so far.
 func (x *run) felt() string {
 	var parts []string
-	for i, f := range x.load.measured(x.from, time.Since(x.load.start)) {
+	for i, f := range x.load.measured(x.from, x.fault, time.Since(x.load.start)) {
 		if f.Failed > 0 || f.Longest > 0 {
 			parts = append(parts, fmt.Sprintf("%s %.1f s", x.load.probes[i].Name, f.Longest.Seconds()))
 		}
@@ -669,7 +671,7 @@ func (x *run) conclude(ctx context.Context, end time.Duration, whole bool) error
 	if err != nil { // what cannot be verified is not passed
 		e.wounded = append(e.wounded, "acknowledged writes could not be verified: "+failure(err))
 	}
-	for i, f := range x.load.measured(x.from, end) {
+	for i, f := range x.load.measured(x.from, x.fault, end) {
 		name := x.load.probes[i].Name
 		all, reason := x.load.failures(name, x.from)
 		e.probes = append(e.probes, probeReport(name, f, reason))

@@ -106,7 +106,7 @@ func (r *Registrar) check(ctx context.Context, env service.Env, args map[string]
 			return false, fmt.Sprintf("the user %s has not the role %s", w.User, role), nil
 		}
 	}
-	if err := r.prove(ctx, env, w); err != nil {
+	if err := r.prove(ctx, env, w, checkedLogin); err != nil {
 		return false, fmt.Sprintf("the user %s cannot log in: %s", w.User, oneLine(err)), nil
 	}
 	return true, "", nil
@@ -116,8 +116,14 @@ func (r *Registrar) check(ctx context.Context, env service.Env, args map[string]
 // within its time, nor did any the next time.
 var logins = semaphore.NewWeighted(1)
 
-// prove logs in as the service's user, unless that worked before.
-func (r *Registrar) prove(ctx context.Context, env service.Env, w Registration) error {
+// checkedLogin is how long a login may take that a check waits for, madeLogin one that ends a registration: ten APIs may be starting meanwhile.
+const (
+	checkedLogin = 2 * time.Second
+	madeLogin    = 30 * time.Second
+)
+
+// prove logs in as the service's user within the limit, unless that worked before.
+func (r *Registrar) prove(ctx context.Context, env service.Env, w Registration, limit time.Duration) error {
 	password, err := env.Secrets.Get(w.Secret)
 	if err != nil {
 		return err
@@ -134,7 +140,7 @@ func (r *Registrar) prove(ctx context.Context, env service.Env, w Registration) 
 		return err
 	}
 	defer logins.Release(1)
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if _, err := r.login(ctx, env, w.User, password, Project); err != nil {
 		return err
@@ -310,7 +316,7 @@ func (r *Registrar) ensureUser(ctx context.Context, env service.Env, keystone *g
 // ensurePassword sets the password of a user who cannot log in with it. Setting it always would
 // make the tokens invalid that the service has.
 func (r *Registrar) ensurePassword(ctx context.Context, env service.Env, keystone *gophercloud.ServiceClient, id string, w Registration) error {
-	err := r.prove(ctx, env, w)
+	err := r.prove(ctx, env, w, madeLogin)
 	if err == nil || !gophercloud.ResponseCodeIs(err, 401) {
 		return err
 	}
@@ -322,7 +328,7 @@ func (r *Registrar) ensurePassword(ctx context.Context, env service.Env, keyston
 	if _, err := users.Update(ctx, keystone, id, users.UpdateOpts{Password: password, Enabled: &enabled}).Extract(); err != nil {
 		return fmt.Errorf("set the password of %s: %w", w.User, err)
 	}
-	return r.prove(ctx, env, w)
+	return r.prove(ctx, env, w, madeLogin)
 }
 
 func assign(ctx context.Context, keystone *gophercloud.ServiceClient, role, user, project string) error {

@@ -1,0 +1,51 @@
+package drill
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestPace(t *testing.T) {
+	for name, tc := range map[string]struct {
+		logins []time.Duration // zero: fails
+		want   time.Duration   // between two requests that usually come every 10 ms
+		notes  int
+	}{
+		"usual":                     {[]time.Duration{400 * ms, 90 * ms, 100 * ms}, 10 * ms, 0},
+		"slow":                      {[]time.Duration{900 * ms, 250 * ms, 300 * ms}, 25 * ms, 1},
+		"very slow":                 {[]time.Duration{3 * time.Second, 2 * time.Second, 2 * time.Second}, 40 * ms, 1},
+		"one fails":                 {[]time.Duration{0, 200 * ms, 200 * ms}, 20 * ms, 1},
+		"nobody can log in":         {[]time.Duration{0, 0, 0}, 40 * ms, 1},
+		"nobody is asked to log in": {nil, 10 * ms, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				probes := []Probe{{Name: ProbeTCP, Every: 10 * ms}}
+				if tc.logins != nil {
+					probes = append(probes, Probe{Name: ProbeToken, Every: 10 * ms, Timeout: 5 * time.Second, Send: func(context.Context, int) error {
+						took := tc.logins[0]
+						tc.logins = tc.logins[1:]
+						if took == 0 {
+							return errors.New("refused")
+						}
+						time.Sleep(took)
+						return nil
+					}})
+				}
+				x := &run{}
+				x.pace(t.Context(), probes)
+				for _, p := range probes {
+					if p.Every != tc.want {
+						t.Errorf("%s every %v, want %v", p.Name, p.Every, tc.want)
+					}
+				}
+				if len(x.report.Notes) != tc.notes {
+					t.Errorf("notes: %q", x.report.Notes)
+				}
+			})
+		})
+	}
+}
