@@ -40,7 +40,7 @@ unit: tools
 # Skipped with one clear line without root or where systemd-nspawn cannot run.
 e2e: build
 	$(if $(filter 0,$(shell id -u)),$(call need,curl,curl))
-	NINES=$(CURDIR)/bin/nines NINES_E2E_LAB=$(E2E_LAB) $(GO) run $(GOTESTSUM) --format standard-verbose -- -count=1 -timeout 55m ./test/e2e/...
+	NINES=$(CURDIR)/bin/nines NINES_E2E_LAB=$(E2E_LAB) $(GO) run $(GOTESTSUM) --format standard-verbose -- -count=1 -timeout 80m ./test/e2e/...
 
 race: tools
 	$(GO) test -race -count=3 $$($(GO) list ./... | grep -v /test/e2e)
