@@ -25,11 +25,12 @@ define need
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2); }
 endef
 
-# The race detector needs a C compiler; tests in network namespaces need nft.
+# The race detector needs a C compiler; tests in network namespaces need nft, those of BMCs one that speaks IPMI.
 .PHONY: tools
 tools:
 	$(call need,gcc,gcc libc6-dev)
 	$(call need,nft,nftables)
+	$(call need,ipmi_sim,openipmi)
 
 # Everything: fast tests with the race detector, then the lab with real components.
 test: lint unit e2e
