@@ -15,7 +15,8 @@ const (
 	paceTries   = 3 // the first login fills caches
 )
 
-// pace logs in while nobody else does, and has all probes send as many times less often as that takes longer than usual.
+// pace logs in while nobody else does, and has all probes send as many times less often as that takes longer than usual. Only logins keep their
+// rate: one that fails is an outage until the next, and their limit is three of them.
 func (x *run) pace(ctx context.Context, probes []Probe) {
 	took := quickestLogin(ctx, probes)
 	factor := min(took.Seconds()/usualLogin.Seconds(), slowestPace)
@@ -23,9 +24,11 @@ func (x *run) pace(ctx context.Context, probes []Probe) {
 		return
 	}
 	for i := range probes {
-		probes[i].Every = time.Duration(float64(probes[i].Every) * factor)
+		if probes[i].Name != ProbeToken {
+			probes[i].Every = time.Duration(float64(probes[i].Every) * factor)
+		}
 	}
-	x.note(fmt.Sprintf("clients sent %.1f times less often than usual: before the load a login took %.2f s", factor, took.Seconds()))
+	x.note(fmt.Sprintf("clients sent %.1f times less often than usual, but logins: before the load a login took %.2f s", factor, took.Seconds()))
 }
 
 // quickestLogin is zero where no probe logs in. A login that fails counts as long as its client would wait: if others do too, the load before the

@@ -37,10 +37,11 @@ func TestPace(t *testing.T) {
 				}
 				x := &run{}
 				x.pace(t.Context(), probes)
-				for _, p := range probes {
-					if p.Every != tc.want {
-						t.Errorf("%s every %v, want %v", p.Name, p.Every, tc.want)
-					}
+				if every := probes[0].Every; every != tc.want {
+					t.Errorf("every %v, want %v", every, tc.want)
+				}
+				if tc.logins != nil && probes[1].Every != 10*ms {
+					t.Errorf("logins every %v", probes[1].Every)
 				}
 				if len(x.report.Notes) != tc.notes {
 					t.Errorf("notes: %q", x.report.Notes)
