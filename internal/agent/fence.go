@@ -18,6 +18,7 @@ import (
 	"nines/internal/fence"
 	"nines/internal/health"
 	"nines/internal/model"
+	"nines/internal/service"
 	"nines/internal/store"
 )
 
@@ -376,7 +377,7 @@ func (a *Agent) carryOut(ctx context.Context, s store.Store, id string) {
 
 // step does the order's next step.
 func (a *Agent) step(ctx context.Context, s store.Store, o fence.Order) error {
-	_, nodes, err := bmcsOf(ctx, s, []string{o.Node})
+	c, nodes, err := bmcsOf(ctx, s, []string{o.Node})
 	if err != nil {
 		return err
 	}
@@ -384,7 +385,33 @@ func (a *Agent) step(ctx context.Context, s store.Store, o fence.Order) error {
 	if err != nil {
 		return err
 	}
+	if o.Action == fence.Cycle && o.Todo[0] == fence.On {
+		a.awaitFencers(ctx, c, o)
+	}
 	return fence.Switch(ctx, d, o.Todo[0])
+}
+
+// fencersLimit is how long a machine stays off for a fencer that says nothing: one that had counted it out before does not do so again.
+const fencersLimit = 20 * time.Second
+
+// awaitFencers waits until whoever else takes power away (Pacemaker) has done so with a machine that an order has switched off. That is harmless now;
+// a second after the machine was given its power back, it would be off once more.
+func (a *Agent) awaitFencers(ctx context.Context, c *model.Cluster, o fence.Order) {
+	n, _ := c.Node(o.Node)
+	for _, svc := range a.Services {
+		f, ok := svc.(service.Fencer)
+		if !ok || !c.Runs(svc.Name()) || !n.Has(model.RoleController) {
+			continue
+		}
+		for deadline := time.Now().Add(fencersLimit); time.Now().Before(deadline); {
+			if f.Fenced(observationsOf(a.lookAtAll(ctx, c, 0))[svc.Name()])[o.Node].After(o.Since) {
+				break
+			}
+			if !pause(ctx, time.Second) {
+				return
+			}
+		}
+	}
 }
 
 // noteStep writes an order down; false: somebody else has taken it over. While etcd elects anew, because a

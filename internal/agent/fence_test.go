@@ -14,6 +14,7 @@ import (
 	"nines/internal/fence"
 	"nines/internal/model"
 	"nines/internal/secret"
+	"nines/internal/service"
 	"nines/internal/store/memstore"
 )
 
@@ -40,6 +41,39 @@ func TestBMCConditions(t *testing.T) {
 	c.Nodes[0].BMC, c.Fencing = bmc, model.FencingOff
 	if got := bmcConditions(c, tests); len(got) != 0 {
 		t.Errorf("nobody fences: %+v", got)
+	}
+}
+
+// fencer says from its third look on that it has fenced ctl1.
+type fencer struct {
+	service.Service
+	at    time.Time
+	looks int
+}
+
+func (f *fencer) Name() string { return "moody" }
+
+func (f *fencer) Fenced(map[string]service.Observation) map[string]time.Time {
+	if f.looks++; f.looks < 3 {
+		return nil
+	}
+	return map[string]time.Time{"ctl1": f.at}
+}
+
+// A controller gets its power back only when whoever fences by itself has done so: what comes later would take it again.
+func TestCycleWaitsForFencers(t *testing.T) {
+	c := cluster()
+	c.Nodes[0].Addresses = map[model.NetworkName]netip.Addr{model.Management: netip.MustParseAddr("127.0.0.3")}
+	c.Nodes = append(c.Nodes, model.Node{Name: "cmp1", Roles: []model.Role{model.RoleCompute}, Addresses: c.Nodes[0].Addresses})
+	ordered := time.Now()
+	for name, want := range map[string]int{"ctl1": 3, "cmp1": 0} {
+		f := &fencer{at: ordered.Add(time.Second)}
+		a := &Agent{Options: Options{Config: model.AgentConfig{Node: "ctl2"}, Services: []service.Service{f}, Log: slog.New(slog.DiscardHandler)}, peers: api.NewClient(nil, nil)}
+		a.awaitFencers(t.Context(), c, fence.Order{Node: name, Action: fence.Cycle, Since: ordered, Todo: []fence.Power{fence.On}})
+		a.peers.Close()
+		if f.looks != want {
+			t.Errorf("%s: %d looks, want %d", name, f.looks, want)
+		}
 	}
 }
 

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ func otherEngine(t *testing.T, cluster string) {
 	must(t, 4*time.Minute, "-c", cluster, "apply", "--yes")
 	healthy(t, cluster)
 	drilled(t, cluster, "vip-holder-power-off")
+	cycledOnce(t, cluster)
 
 	must(t, time.Minute, "lab", "ssh", "--name", labName, "ctl2", "--",
 		"crm_resource --ban --resource vip --node ctl3 && crm_attribute --name maintenance-mode --update true")
@@ -32,4 +35,21 @@ func otherEngine(t *testing.T, cluster string) {
 	must(t, 4*time.Minute, "-c", cluster, "apply", "--yes")
 	healthy(t, cluster)
 	unchanged(t, cluster)
+}
+
+// cycledOnce takes a machine's power and gives it back: Pacemaker must have counted it out by then, or it takes the power once more.
+func cycledOnce(t *testing.T, cluster string) {
+	taken := func() int {
+		log, err := os.ReadFile(filepath.Join(filepath.Dir(cluster), "supervisor.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(log), "node=ctl3 reset=ForceOff")
+	}
+	before := taken()
+	must(t, time.Minute, "-c", cluster, "fence", "cycle", "--yes", "ctl3")
+	healthy(t, cluster)
+	if n := taken() - before; n != 1 {
+		t.Errorf("the power of ctl3 was taken %d times", n)
+	}
 }

@@ -324,7 +324,8 @@ func devices(c *model.Cluster) []device {
 			{"stonith_status_sleep", "0"}}
 		if n.BMC.Protocol == model.IPMI {
 			d.Agent = "fence_ipmilan"
-			d.Params = append(d.Params, param{"lanplus", "1"})
+			// By itself it wants to be an administrator; an operator may switch power, and need not be more.
+			d.Params = append(d.Params, param{"lanplus", "1"}, param{"privlvl", "operator"})
 		} else {
 			// A BMC's certificate is its own; this agent cannot be told which one to expect.
 			d.Params = append(d.Params, param{"ssl_insecure", "1"})
