@@ -398,9 +398,12 @@ const fencersLimit = 20 * time.Second
 // a second after the machine was given its power back, it would be off once more.
 func (a *Agent) awaitFencers(ctx context.Context, c *model.Cluster, o fence.Order) {
 	n, _ := c.Node(o.Node)
+	if !c.Fences() || !n.Has(model.RoleController) {
+		return
+	}
 	for _, svc := range a.Services {
 		f, ok := svc.(service.Fencer)
-		if !ok || !c.Runs(svc.Name()) || !n.Has(model.RoleController) {
+		if !ok || !c.Runs(svc.Name()) {
 			continue
 		}
 		for deadline := time.Now().Add(fencersLimit); time.Now().Before(deadline); {

@@ -63,6 +63,7 @@ func (f *fencer) Fenced(map[string]service.Observation) map[string]time.Time {
 // A controller gets its power back only when whoever fences by itself has done so: what comes later would take it again.
 func TestCycleWaitsForFencers(t *testing.T) {
 	c := cluster()
+	c.Fencing = model.FencingOn
 	c.Nodes[0].Addresses = map[model.NetworkName]netip.Addr{model.Management: netip.MustParseAddr("127.0.0.3")}
 	c.Nodes = append(c.Nodes, model.Node{Name: "cmp1", Roles: []model.Role{model.RoleCompute}, Addresses: c.Nodes[0].Addresses})
 	ordered := time.Now()

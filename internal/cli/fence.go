@@ -109,7 +109,7 @@ BMC itself says. --new-certificate forgets it, after the BMC or its certificate 
 			if !n.HasBMC() {
 				return &hinted{n.Name + " has no bmc in cluster.yaml", "add bmc: {protocol: ..., address: ..., user: ...} to the node"}
 			}
-			password, err := g.readPassword(fmt.Sprintf("Password of %s on the BMC of %s (%s): ", n.BMC.User, n.Name, n.BMC.Address))
+			password, err := g.readPassword(fmt.Sprintf("Password of %s on the BMC of %s (%s): ", n.BMC.User, n.Name, n.BMC.Address), n.BMC.Protocol.PasswordLimit())
 			if err != nil {
 				return err
 			}
@@ -120,12 +120,9 @@ BMC itself says. --new-certificate forgets it, after the BMC or its certificate 
 	return cmd
 }
 
-// maxPassword is more than any BMC takes.
-const maxPassword = 256
-
 // readPassword asks on a terminal, without showing what is typed, or reads what was piped in. It never comes from the
-// arguments: everybody on the machine can read those.
-func (g *globals) readPassword(question string) (string, error) {
+// arguments: everybody on the machine can read those. It has as many bytes as the limit says at most.
+func (g *globals) readPassword(question string, limit int) (string, error) {
 	var raw []byte
 	var err error
 	if f, ok := g.in.(*os.File); ok && isTerminal(f) {
@@ -133,7 +130,7 @@ func (g *globals) readPassword(question string) (string, error) {
 		raw, err = term.ReadPassword(int(f.Fd()))
 		fmt.Fprintln(g.err)
 	} else {
-		raw, err = io.ReadAll(io.LimitReader(g.in, maxPassword+2))
+		raw, err = io.ReadAll(io.LimitReader(g.in, int64(limit)+2))
 	}
 	if err != nil {
 		return "", fmt.Errorf("read the password: %w", err)
@@ -142,8 +139,8 @@ func (g *globals) readPassword(question string) (string, error) {
 	switch {
 	case password == "":
 		return "", &hinted{"no password was given", "type it, or pipe it in: nines fence password NODE <FILE"}
-	case len(password) > maxPassword || strings.ContainsAny(password, "\r\n\x00"):
-		return "", &hinted{"this is no password", "one line, at most 256 characters"}
+	case len(password) > limit || strings.ContainsAny(password, "\r\n\x00"):
+		return "", &hinted{"this BMC cannot have such a password", fmt.Sprintf("one line, at most %d bytes", limit)}
 	}
 	return password, nil
 }

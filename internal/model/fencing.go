@@ -37,6 +37,14 @@ func (p BMCProtocol) Port() uint16 {
 	return 443
 }
 
+// PasswordLimit is how many bytes a password has at most: IPMI 2.0 has no room for more (22.30), and 256 are more than any BMC takes.
+func (p BMCProtocol) PasswordLimit() int {
+	if p == IPMI {
+		return 20
+	}
+	return 256
+}
+
 // BMC is the baseboard management controller of a machine: what switches its power when the machine itself does
 // not answer. Its password is a secret, Node.BMCPassword.
 type BMC struct {
