@@ -20,8 +20,8 @@ func TestCloud(t *testing.T) {
 	part(t, cluster, "every service of OpenStack is up on every node", allUp)
 	part(t, cluster, "proved by use", func(t *testing.T) { smoked(t, cluster) })
 	part(t, cluster, "no classic queue", noClassicQueue)
-	part(t, cluster, "a controller loses its power under use", func(t *testing.T) { cutUnderUse(t, cluster) })
 	part(t, cluster, "a daemon is killed", func(t *testing.T) { drilled(t, cluster, "kill-nova-conductor") })
+	part(t, cluster, "a controller loses its power under use", func(t *testing.T) { cutUnderUse(t, cluster) })
 	part(t, cluster, "every service is up again", allUp)
 
 	must(t, 5*time.Minute, "lab", "down", "--name", labName)
