@@ -140,7 +140,7 @@ func (g *globals) readPassword(question string, limit int) (string, error) {
 	case password == "":
 		return "", &hinted{"no password was given", "type it, or pipe it in: nines fence password NODE <FILE"}
 	case len(password) > limit || strings.ContainsAny(password, "\r\n\x00"):
-		return "", &hinted{"this BMC cannot have such a password", fmt.Sprintf("one line, at most %d bytes", limit)}
+		return "", &hinted{"this BMC cannot have such a password", fmt.Sprintf("it is one line of at most %d bytes; set such a one on the BMC, and hand it over", limit)}
 	}
 	return password, nil
 }

@@ -34,7 +34,7 @@ func openIPMI(ctx context.Context, d Device) (session, error) {
 }
 
 // loginIPMI opens a session in its single steps. The library's Connect first asks what the BMC can, in packets of IPMI 2.0, which one may
-// ignore as long as there is no session (OpenIPMI's does); and it tries a wrong password with each cipher suite, after which many BMCs lock the account.
+// ignore as long as there is no session (OpenIPMI's does); and it tries a wrong password with each cipher suite, after which a BMC may lock the account.
 func loginIPMI(ctx context.Context, client *ipmi.Client) error {
 	var err error
 	for _, suite := range ipmiSuites {

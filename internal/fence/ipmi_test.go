@@ -21,7 +21,7 @@ func simulator(t *testing.T) (*exec.Cmd, Device) {
 	t.Helper()
 	program, err := exec.LookPath("ipmi_sim")
 	if err != nil {
-		t.Skip("no BMC that speaks IPMI: 'make tools' installs OpenIPMI's simulator")
+		t.Fatal("no BMC that speaks IPMI here: 'make tools' installs OpenIPMI's simulator (apt-get install openipmi)")
 	}
 	dir := t.TempDir()
 	port := freePort(t)

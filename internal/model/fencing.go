@@ -37,7 +37,7 @@ func (p BMCProtocol) Port() uint16 {
 	return 443
 }
 
-// PasswordLimit is how many bytes a password has at most: IPMI 2.0 has no room for more (22.30), and 256 are more than any BMC takes.
+// PasswordLimit is how many bytes a password has at most: IPMI 2.0 has no room for more, and 256 are more than any BMC takes.
 func (p BMCProtocol) PasswordLimit() int {
 	if p == IPMI {
 		return 20
