@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -221,7 +222,7 @@ func processState(stat string) byte {
 
 // ailing are the node's units that do nothing any more, and how many observations have no answer.
 func (f *frozen) ailing(ctx context.Context, node string, now time.Time) (out []supervise.Ailing, owed int) {
-	silent, stuck := f.watch.silent(now), f.watch.stuck()
+	silent, stuck, unreported := f.watch.silent(now), f.watch.stuck(), f.unreported(node)
 	f.mu.Lock()
 	for _, d := range f.units {
 		// While the agent itself got no processor nobody else did either: who owes an answer from then owes nothing.
@@ -232,7 +233,8 @@ func (f *frozen) ailing(ctx context.Context, node string, now time.Time) (out []
 		if o, ok := stuck[d.answers]; ok {
 			a.Stuck, a.Why = max(now.Sub(o.stuck), time.Nanosecond), o.Stuck
 		}
-		if a.Stopped > 0 || a.Silent > 0 || a.Stuck > 0 {
+		a.Unreported = unreported[d.unit]
+		if a.Stopped > 0 || a.Silent > 0 || a.Stuck > 0 || a.Unreported > 0 {
 			out = append(out, a)
 		}
 	}
@@ -247,6 +249,25 @@ func (f *frozen) ailing(ctx context.Context, node string, now time.Time) (out []
 		a.Active, a.Running = u.Active, now.Sub(u.Started)
 	}
 	return out, len(silent)
+}
+
+// unreported are the units of daemons that do not note that they work, and for how long.
+func (f *frozen) unreported(node string) map[string]time.Duration {
+	f.mu.Lock()
+	c := f.have
+	f.mu.Unlock()
+	out := map[string]time.Duration{}
+	if c == nil {
+		return out
+	}
+	n, _ := c.Node(node)
+	seen := f.watch.all()
+	for _, s := range f.services {
+		if r, ok := s.(service.Reporter); ok && c.Runs(s.Name()) {
+			maps.Copy(out, r.Unreported(c, n, seen[s.Name()]))
+		}
+	}
+	return out
 }
 
 // knows reports whether the unit is one of this node's.

@@ -168,6 +168,30 @@ func TestAiling(t *testing.T) {
 	})
 }
 
+type unreporting struct{ running }
+
+func (unreporting) Unreported(*model.Cluster, model.Node, service.Observation) map[string]time.Duration {
+	return map[string]time.Duration{"moody.service": time.Minute, "not.here": time.Hour}
+}
+
+// A daemon that does not note that it works is told of, whatever its service answers.
+func TestUnreportedAil(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watching(t, func(context.Context) service.Observation { return service.Observation{Serving: true} })
+		defer w.stop()
+		h := hosttest.New()
+		h.PutUnit("moody.service", host.UnitState{Active: "active"})
+		f := newFrozen([]service.Service{unreporting{running{moody{}}}}, h, w, slog.New(slog.DiscardHandler))
+		f.follow(cluster())
+		f.list(func(c *model.Cluster) (service.Env, error) { return service.Env{Cluster: c, Node: c.Nodes[0]}, nil })
+		time.Sleep(2 * time.Second)
+		got, owed := f.ailing(t.Context(), "ctl1", time.Now())
+		if len(got) != 1 || got[0].Unit != "moody.service" || got[0].Unreported != time.Minute || got[0].Silent != 0 || got[0].Active != "active" || owed != 0 {
+			t.Errorf("%+v, %d owed", got, owed)
+		}
+	})
+}
+
 // Who is stopped does not get the second second that a busy one gets.
 func TestAStoppedServiceLeavesAtItsFirstMissingAnswer(t *testing.T) {
 	for states, want := range map[string]time.Duration{"T": observeTimeout, "S": patience * observeTimeout} {

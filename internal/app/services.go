@@ -34,7 +34,7 @@ func Services() []service.Service {
 	mariadb := galera.New(func(c *model.Cluster) []service.Database { return databases(users, c) })
 	published = append(published[:len(published):len(published)], mariadb)
 	all := []service.Service{
-		base.New(),
+		base.New(func(c *model.Cluster, n model.Node) []string { return starts(users, c, n) }),
 		mariadb,
 		rabbitmq.New(func(c *model.Cluster) []service.BrokerUser { return brokerUsers(users, c) }),
 		memcached.New(),
@@ -88,6 +88,16 @@ func brokerUsers(services []service.Service, c *model.Cluster) []service.BrokerU
 	for _, s := range services {
 		if u, ok := s.(service.Messaging); ok && c.Runs(s.Name()) {
 			out = append(out, u.BrokerUsers(c)...)
+		}
+	}
+	return out
+}
+
+func starts(services []service.Service, c *model.Cluster, n model.Node) []string {
+	var out []string
+	for _, s := range services {
+		if u, ok := s.(service.Starter); ok && c.Runs(s.Name()) {
+			out = append(out, u.Starts(c, n)...)
 		}
 	}
 	return out

@@ -2,6 +2,7 @@ package app
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"nines/internal/graph"
@@ -153,4 +154,46 @@ func waits(g *graph.Graph, id, before string) bool {
 		}
 	}
 	return false
+}
+
+// No unit of a node waits for itself: systemd would leave one of them out at boot.
+func TestUnitsStartInOneOrder(t *testing.T) {
+	for name, c := range map[string]*model.Cluster{"ovn": servicetest.Cluster(), "ovs": overAgents(), "pacemaker": withPacemaker()} {
+		for _, n := range c.Nodes {
+			order, turns := ordersOf(t, c, n.Name)
+			if want := n.Has(model.RoleController); turns > 0 != want {
+				t.Errorf("%s: %s: %d units take turns", name, n.Name, turns)
+			}
+			if _, err := order.Order(); err != nil {
+				t.Errorf("%s: %s: %v", name, n.Name, err)
+			}
+		}
+	}
+}
+
+// ordersOf says after which units each unit of a node is started, by its files, and how many of them take turns.
+func ordersOf(t *testing.T, c *model.Cluster, node string) (order *graph.Graph, turns int) {
+	t.Helper()
+	order = graph.New()
+	for _, r := range resourcesOf(t, c) {
+		if r.File == nil || r.Node != node || !strings.HasPrefix(r.File.Path, "/etc/systemd/system/") {
+			continue
+		}
+		unit, dropin, _ := strings.Cut(strings.TrimPrefix(r.File.Path, "/etc/systemd/system/"), ".d/")
+		if dropin == "nines-turn.conf" {
+			turns++
+		}
+		for line := range strings.Lines(string(r.File.Content)) {
+			key, units, _ := strings.Cut(line, "=")
+			for _, other := range strings.Fields(units) {
+				switch key {
+				case "After":
+					order.Edge(unit, other)
+				case "Before":
+					order.Edge(other, unit)
+				}
+			}
+		}
+	}
+	return order, turns
 }

@@ -37,6 +37,9 @@ func (s *Service) MainUnit(n model.Node) string {
 }
 
 func (s *Service) observe(ctx context.Context, env service.Env, w WSGI) service.Observation {
+	if Loading(env.Host, w.Unit) {
+		return s.down(w.Unit, Loads)
+	}
 	return s.Ask(ctx, env, w.Unit, w.Port, w.Health)
 }
 
@@ -44,13 +47,16 @@ func (s *Service) observe(ctx context.Context, env service.Env, w WSGI) service.
 func (s *Service) Ask(ctx context.Context, env service.Env, unit string, port int, path string) service.Observation {
 	start := s.now()
 	if err := s.client.Get(ctx, env.Host, "https://"+HostPort(env.Node.Address(), port)+path); err != nil {
-		reason := Silent(err)
-		return service.Observation{Reason: reason, Conditions: []health.Condition{{
-			Code: "api-down", Follows: s.Desc.Service, Severity: health.Warning, Text: reason,
-			Hint: fmt.Sprintf("see 'journalctl -u %s' on the node", unit),
-		}}}
+		return s.down(unit, Silent(err))
 	}
 	return service.Observation{Serving: true, Reason: fmt.Sprintf("answered in %d ms", s.now().Sub(start).Milliseconds())}
+}
+
+func (s *Service) down(unit, reason string) service.Observation {
+	return service.Observation{Reason: reason, Conditions: []health.Condition{{
+		Code: "api-down", Follows: s.Desc.Service, Severity: health.Warning, Text: reason,
+		Hint: fmt.Sprintf("see 'journalctl -u %s' on the node", unit),
+	}}}
 }
 
 // observeDaemons looks at the units: their processes answer nobody directly.

@@ -62,20 +62,20 @@ func TestUnits(t *testing.T) {
 	golden(t, "streams", files...)
 	worker := Daemon{Unit: "x-worker.service", Description: "OpenStack X worker", Manual: "x-worker(1)", User: "x",
 		Command: []string{"/usr/bin/x-worker", "--config-file", "/etc/x/x.conf"}}
-	daemon, err := worker.File(c, n)
+	daemon, err := worker.File(c, n, true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "daemon", daemon)
 	root, err := Daemon{Unit: "x-agent.service", Description: "OpenStack X agent", Manual: "x-agent(1)", User: "x",
-		Command: []string{"/usr/bin/x-agent"}, Root: true, Uses: []string{"a.service", "b.socket"}, Prepare: []string{"/etc/x/prepare", "x"}}.File(c, n)
+		Command: []string{"/usr/bin/x-agent"}, Root: true, Uses: []string{"a.service", "b.socket"}, Prepare: []string{"/etc/x/prepare", "x"}}.File(c, n, true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "root", root)
 	worker.Role = model.RoleController
 	worker.Exclusive, worker.Needs = true, "/srv/x/mark"
-	if daemon, err = worker.File(c, n); err != nil {
+	if daemon, err = worker.File(c, n, true); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "exclusive", daemon)

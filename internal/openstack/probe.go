@@ -107,6 +107,9 @@ func (c *Client) Clock(ctx context.Context, h host.Host, url string) (time.Time,
 	return at, nil
 }
 
+// Loads says why an API is not asked (Loading).
+const Loads = "loads its application"
+
 // Silent says in one line why an API did not answer.
 func Silent(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) {

@@ -160,6 +160,34 @@ func (s *Service) judgeReports(c *model.Cluster, seen map[string]service.Observa
 	return out
 }
 
+// never is the age of a report that was never made.
+const never = 24 * time.Hour
+
+// Unreported implements service.Reporter. Who reports for whichever node it runs on is left out: which one that is the report does not say.
+func (s *Service) Unreported(c *model.Cluster, n model.Node, seen service.Observation) map[string]time.Duration {
+	if !s.reporting(c) {
+		return nil
+	}
+	reports, known := latest(map[string]service.Observation{n.Name: seen})
+	if !known {
+		return nil
+	}
+	out := map[string]time.Duration{}
+	for _, d := range s.daemons(c) {
+		if d.Reports == "" || d.ReportsAs != "" || !d.on(n) {
+			continue
+		}
+		age := never
+		if r, ok := reports[d.Reports+" "+n.Name]; ok {
+			age = time.Duration(r.age) * time.Second
+		}
+		if age > s.Desc.Reports.Limit {
+			out[d.Unit] = age
+		}
+	}
+	return out
+}
+
 // reporter is who should report: a host, and the node that it is (none: it is on whichever node the daemon runs).
 type reporter struct{ host, node string }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -61,6 +62,27 @@ func TestJudgeReports(t *testing.T) {
 }
 
 // The table is read now and then, not at each observation, and a database that does not answer is no condition here.
+func TestUnreported(t *testing.T) {
+	c := servicetest.Cluster()
+	node := func(name string) model.Node { n, _ := c.Node(name); return n }
+	for name, tc := range map[string]struct {
+		node string
+		seen service.Observation
+		want map[string]time.Duration
+	}{
+		"it reports":             {"ctl2", sees("x-worker ctl2", "60"), map[string]time.Duration{}},
+		"old":                    {"ctl2", sees("x-worker ctl2", "61", "x-worker ctl1", "1"), map[string]time.Duration{"x-worker.service": 61 * time.Second}},
+		"never reported":         {"ctl2", sees("x-worker ctl1", "1"), map[string]time.Duration{"x-worker.service": never}},
+		"not one of the node's":  {"ctl2", sees("x-worker ctl2", "1", "x-agent cmp1", "900"), map[string]time.Duration{}},
+		"the table was not read": {"ctl2", service.Observation{Serving: true, Facts: map[string]string{factReports: "unknown: x"}}, nil},
+		"it has no table":        {"cmp1", service.Observation{Serving: true}, nil},
+	} {
+		if got := reporting().Unreported(c, node(tc.node), tc.seen); !maps.Equal(got, tc.want) {
+			t.Errorf("%s: %v, want %v", name, got, tc.want)
+		}
+	}
+}
+
 func TestReportsAreReadNowAndThen(t *testing.T) {
 	reads := 0
 	var fail error

@@ -149,7 +149,7 @@ func (s *Service) programs(c *model.Cluster, n model.Node, mount string) ([]prog
 		if !d.on(n) {
 			continue
 		}
-		f, err := d.File(c, n)
+		f, err := d.File(c, n, s.Desc.Messaging)
 		if err != nil {
 			return nil, err
 		}

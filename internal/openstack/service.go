@@ -149,6 +149,25 @@ func (s *Service) Faults(c *model.Cluster) []service.Fault {
 	return out
 }
 
+// Starts implements service.Starter: the APIs and daemons of the controllers, but for who is first, and what starts after units that it uses.
+func (s *Service) Starts(c *model.Cluster, n model.Node) []string {
+	if !n.Has(model.RoleController) {
+		return nil
+	}
+	var out []string
+	for _, w := range s.Desc.APIs {
+		if !w.First {
+			out = append(out, w.Unit)
+		}
+	}
+	for _, d := range s.daemons(c) {
+		if d.Role == model.RoleController && len(d.Uses) == 0 {
+			out = append(out, d.Unit)
+		}
+	}
+	return out
+}
+
 // Actions implements service.Actor.
 func (s *Service) Actions() map[string]service.Action {
 	return map[string]service.Action{

@@ -52,6 +52,22 @@ func TestObserve(t *testing.T) {
 	}
 }
 
+// Whoever is asked while the application is loaded works all of it off later, though nobody waits any more.
+func TestObserveLoading(t *testing.T) {
+	asked := 0
+	client, env, h := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked++ }))
+	a := testService()
+	a.client = client
+	h.PutFile(host.File{Path: "/run/nines-x-api/state", Content: []byte("loading")})
+	if o := a.Observe(t.Context(), env); o.Serving || asked > 0 || len(o.Conditions) != 1 || o.Reason != Loads {
+		t.Errorf("asked %d times: %+v", asked, o)
+	}
+	h.PutFile(host.File{Path: "/run/nines-x-api/state", Content: []byte("ready")})
+	if o := a.Observe(t.Context(), env); !o.Serving || asked != 1 {
+		t.Errorf("asked %d times: %+v", asked, o)
+	}
+}
+
 // A stopped process: the kernel accepts, nobody answers.
 func TestObserveFrozen(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

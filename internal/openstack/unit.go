@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"nines/internal/host"
 	"nines/internal/model"
 	"nines/internal/plan"
 	"nines/internal/service"
@@ -49,32 +50,58 @@ type WSGI struct {
 func (w WSGI) Files(c *model.Cluster, n model.Node, mount string) ([]plan.File, error) {
 	ini, err := Render(templates, "uwsgi.ini.tmpl", struct {
 		WSGI
-		Bind, Cert, Key string
-	}{w.atLeast(), HostPort(n.Address(), w.Port), model.PathCert, model.PathKey})
+		Bind, Cert, Key       string
+		State, Loading, Ready string
+	}{w.atLeast(), HostPort(n.Address(), w.Port), model.PathCert, model.PathKey, stateFile(w.Unit), loading, ready})
 	if err != nil {
 		return nil, err
 	}
 	unit, err := Render(templates, "api.service.tmpl", struct {
 		WSGI
-		Mount, Await string
-	}{w, mount, w.await(c)})
+		Mount, Await                   string
+		RuntimeDirectory, State, Ready string
+	}{w, mount, w.await(c, n), runtimeDirectory(w.Unit), stateFile(w.Unit), ready})
 	if err != nil {
 		return nil, err
 	}
 	return []plan.File{rootFile(w.Ini, ini), rootFile(unitPath(w.Unit), unit)}, nil
 }
 
+// The words of State.
+const (
+	loading = "loading"
+	ready   = "ready"
+)
+
+// runtimeDirectory is made by systemd below /run, for as long as the unit runs.
+func runtimeDirectory(unit string) string { return "nines-" + strings.TrimSuffix(unit, ".service") }
+
+// stateFile is where uWSGI says whether anybody takes requests yet.
+func stateFile(unit string) string { return "/run/" + runtimeDirectory(unit) + "/state" }
+
+// Loading reports whether an API's application is being loaded. Its port is open long before anybody answers, and whoever asks there waits in a queue
+// that is worked off in the end, though the askers are gone: on machines that were busy booting that took minutes.
+func Loading(h host.Host, unit string) bool {
+	f, err := h.ReadFile(stateFile(unit))
+	return err == nil && strings.TrimSpace(string(f.Content)) == loading
+}
+
 // await is what it waits for before it starts. Whoever is first is ready when the database is.
-func (w WSGI) await(c *model.Cluster) string {
+func (w WSGI) await(c *model.Cluster, n model.Node) string {
 	if w.First {
 		return ""
 	}
-	return awaitDatabase(c)
+	return await(c, n, w.Messaging)
 }
 
-// awaitDatabase waits until a server of the database greets at the VIP, 80 s at most: HAProxy takes connections without one too, and ends them.
-func awaitDatabase(c *model.Cluster) string {
-	return fmt.Sprintf("/usr/bin/timeout 80 /bin/bash -c 'until read -t 2 -r -n 1 </dev/tcp/%s/%d; do sleep 0.5; done 2>/dev/null'", c.VIP.Address.Addr(), model.PortMariaDB)
+// await waits until a server of the database greets at the VIP, and the node's own broker takes connections if that is needed too, 80 s at most in all.
+// HAProxy takes connections for a database that is not there, too, and ends them.
+func await(c *model.Cluster, n model.Node, broker bool) string {
+	all := fmt.Sprintf("read -t 2 -r -n 1 </dev/tcp/%s/%d", c.VIP.Address.Addr(), model.PortMariaDB)
+	if broker {
+		all += fmt.Sprintf(" && : </dev/tcp/%s/%d", n.Address(), model.PortAMQP)
+	}
+	return fmt.Sprintf("/usr/bin/timeout 80 /bin/bash -c 'until %s; do sleep 0.5; done 2>/dev/null'", all)
 }
 
 func (w WSGI) atLeast() WSGI {
@@ -143,19 +170,19 @@ func (d Daemon) command(c *model.Cluster, n model.Node) string {
 }
 
 // await is what it waits for before it starts. On computes nothing uses the database.
-func (d Daemon) await(c *model.Cluster) string {
+func (d Daemon) await(c *model.Cluster, n model.Node, broker bool) string {
 	if d.Role != model.RoleController {
 		return ""
 	}
-	return awaitDatabase(c)
+	return await(c, n, broker)
 }
 
-// File is the systemd unit on a node.
-func (d Daemon) File(c *model.Cluster, n model.Node) (plan.File, error) {
+// File is the systemd unit on a node. broker: its service uses the broker.
+func (d Daemon) File(c *model.Cluster, n model.Node, broker bool) (plan.File, error) {
 	unit, err := Render(templates, "daemon.service.tmpl", struct {
 		Daemon
 		Command, Uses, Prepare, Await string
-	}{d, d.command(c, n), strings.Join(d.Uses, " "), strings.Join(d.Prepare, " "), d.await(c)})
+	}{d, d.command(c, n), strings.Join(d.Uses, " "), strings.Join(d.Prepare, " "), d.await(c, n, broker)})
 	if err != nil {
 		return plan.File{}, fmt.Errorf("%s: %w", d.Unit, err)
 	}

@@ -162,6 +162,18 @@ type Yielder interface {
 	Yield(ctx context.Context, env Env, on bool) error
 }
 
+// Starter is a Service with units that take much processor time to start. They take turns when a machine boots.
+type Starter interface {
+	// Starts are these units of a node. None may be told to start after another one of them.
+	Starts(c *model.Cluster, n model.Node) []string
+}
+
+// Reporter is a Service with daemons that answer nobody, and note now and then that they work.
+type Reporter interface {
+	// Unreported are the units of the node's daemons that have not done so for too long, and for how long, by what was observed there.
+	Unreported(c *model.Cluster, n model.Node, seen Observation) map[string]time.Duration
+}
+
 // Published is a Service that wants listeners on the VIP.
 type Published interface {
 	Listeners(c *model.Cluster) []Listener

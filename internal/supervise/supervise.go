@@ -27,6 +27,9 @@ const (
 	// busy starting, to start them all anew keeps it busy (seen after a power cut of a whole site).
 	sharedFor = 5 * time.Minute
 	shared    = 3
+	// unreportedFor is for a daemon that runs and no longer notes that it works: it has lost the broker or the database for good, though both are there
+	// (heat-engine, after a start without them). On machines that are busy booting a first note took minutes.
+	unreportedFor = 10 * time.Minute
 )
 
 // claim is how long a member that was restarted is waited for before another one may be. What is seen in the first moments may be from before it
@@ -53,6 +56,8 @@ type Ailing struct {
 	// Stopped: for so long all its processes have been stopped (SIGSTOP). Silent: for so long it has owed an answer.
 	Stopped time.Duration `json:"stopped,omitempty"`
 	Silent  time.Duration `json:"silent,omitempty"`
+	// Unreported: it answers nobody, and has not noted for so long that it works.
+	Unreported time.Duration `json:"unreported,omitempty"`
 	// Stuck: for so long it has said that it comes back only with a new start, and Why.
 	Stuck time.Duration `json:"stuck,omitempty"`
 	Why   string        `json:"why,omitempty"`
@@ -224,6 +229,8 @@ func (a Ailing) sign() string {
 		return a.Why
 	case min(a.Silent, a.Running) >= patience:
 		return fmt.Sprintf("it has owed an answer for more than %s", patience)
+	case min(a.Unreported, a.Running) >= unreportedFor:
+		return fmt.Sprintf("it runs, and has not reported for more than %s", unreportedFor)
 	}
 	return ""
 }
@@ -241,7 +248,7 @@ func (r Record) judge(v View, a Ailing) (Act, string) {
 		return Wait, fmt.Sprintf("%d of %d services of %s owe an answer: the machine is overloaded or its disk hangs, and restarts would make it worse", n.Silent, len(n.Serving), a.Node)
 	case !a.certain() && v.Lacking[a.Service] != "":
 		return Wait, "it cannot answer: " + v.Lacking[a.Service]
-	case !a.certain() && v.silentOn(a.Node) >= shared && min(a.Silent, a.Running) < sharedFor:
+	case !a.certain() && v.silentOn(a.Node) >= shared && min(max(a.Silent, a.Unreported), a.Running) < sharedFor:
 		return Wait, fmt.Sprintf("%d daemons of %s have owed an answer for so long: it may have a cause that they share, and to start them all anew makes it worse", v.silentOn(a.Node), a.Node)
 	case len(tries) >= Tries():
 		return GiveUp, fmt.Sprintf("it was restarted %d times and froze or got stuck again each time", len(tries))

@@ -80,6 +80,14 @@ func TestNext(t *testing.T) {
 		"a recovery":                      {ailing: []Ailing{stopped("ctl1", "db")}, change: func(v *View) { v.Recovering["db"] = true }, want: []string{"wait ctl1/db.service: recovery of db"}},
 		"the recovery of another":         {ailing: []Ailing{stopped("ctl1", "db")}, change: func(v *View) { v.Recovering["broker"] = true }, want: []string{"restart ctl1/db"}},
 		"an apply":                        {ailing: []Ailing{stopped("ctl1", "api")}, change: func(v *View) { v.Busy = "an apply is under way" }, want: []string{"wait ctl1/api.service: apply"}},
+		"a daemon that does not report":   {ailing: []Ailing{{Node: "ctl1", Service: "api", Unreported: 11 * time.Minute}}, want: []string{"restart ctl1/api.service: nothing that others need"}},
+		"it has yet to report":            {ailing: []Ailing{{Node: "ctl1", Service: "api", Unreported: long, Running: 9 * time.Minute}}},
+		"it cannot report": {ailing: []Ailing{{Node: "ctl1", Service: "api", Unreported: long}}, change: func(v *View) {
+			v.Lacking = map[string]string{"api": "db serves on 1 of 3 nodes, and must on 2"}
+		}, want: []string{"wait ctl1/api.service: it cannot answer: db serves on 1 of 3"}},
+		"several of a machine do not report": {ailing: []Ailing{{Node: "ctl1", Service: "api", Unreported: long}, {Node: "ctl1", Service: "cache", Unreported: long}, {Node: "ctl1", Service: "clock", Unreported: long}},
+			change: func(v *View) { v.Nodes["ctl1"].Serving["more"], v.Nodes["ctl1"].Serving["yet more"] = true, true },
+			want:   []string{"restart ctl1/api", "wait ctl1/cache.service: ctl1/api.service was restarted", "wait ctl1/clock"}},
 		"what it needs does not serve": {ailing: []Ailing{silent("ctl1", "api", long), stopped("ctl2", "api")}, change: func(v *View) {
 			v.Lacking = map[string]string{"api": "db serves on 1 of 3 nodes, and must on 2"}
 		}, want: []string{"restart ctl2/api", "wait ctl1/api.service: it cannot answer: db serves on 1 of 3"}},

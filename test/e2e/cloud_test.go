@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -128,4 +129,48 @@ func cutUnderUse(t *testing.T, cluster string) {
 		t.Errorf("%d of %d operations failed\n%s", got.Failed, got.Count, tail(loop.stderr.String(), 20))
 	}
 	healthyWithin(t, cluster, 5*time.Minute)
+	tookTurns(t, victim[0])
+}
+
+// tookTurns looks at a controller that has booted: what takes much processor time was started when the one before it was ready, but for
+// what was started again since.
+func tookTurns(t *testing.T, node string) {
+	out := must(t, time.Minute, "lab", "ssh", "--name", labName, node, "--", `cd /etc/systemd/system && for f in *.d/nines-turn.conf; do
+	u=${f%.d/*}; echo "$u before=$(sed -n s/^After=//p $f)" $(systemctl show -p NRestarts,ExecMainStartTimestampMonotonic,ActiveEnterTimestampMonotonic $u); done`)
+	type start struct {
+		before       string
+		again        bool
+		began, ready int
+	}
+	starts := map[string]start{}
+	for line := range strings.Lines(out) {
+		fields := strings.Fields(line)
+		said := map[string]string{}
+		for _, f := range fields[1:] {
+			key, value, _ := strings.Cut(f, "=")
+			said[key] = value
+		}
+		number := func(key string) int {
+			n, err := strconv.Atoi(said[key])
+			if err != nil {
+				t.Fatalf("%s: %s", line, err)
+			}
+			return n
+		}
+		starts[fields[0]] = start{said["before"], number("NRestarts") > 0, number("ExecMainStartTimestampMonotonic"), number("ActiveEnterTimestampMonotonic")}
+	}
+	compared := 0
+	for unit, s := range starts {
+		before, ok := starts[s.before]
+		if !ok || s.again || before.again {
+			continue
+		}
+		compared++
+		if s.began < before.ready {
+			t.Errorf("%s was started %d ms before %s was ready", unit, (before.ready-s.began)/1000, s.before)
+		}
+	}
+	if compared < len(starts)/2 {
+		t.Errorf("only %d of %d could be compared:\n%s", compared, len(starts), out)
+	}
 }

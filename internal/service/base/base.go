@@ -15,6 +15,7 @@ import (
 	"embed"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"text/template"
 
@@ -42,10 +43,17 @@ const (
 )
 
 // Service is the operating system's part.
-type Service struct{}
+type Service struct {
+	starts func(*model.Cluster, model.Node) []string
+}
 
-// New returns the service.
-func New() *Service { return &Service{} }
+// New returns the service. starts tells which units of a node take turns when it boots.
+func New(starts func(*model.Cluster, model.Node) []string) *Service {
+	if starts == nil {
+		starts = func(*model.Cluster, model.Node) []string { return nil }
+	}
+	return &Service{starts: starts}
+}
 
 // Name is "base".
 func (*Service) Name() string { return name }
@@ -59,10 +67,10 @@ func (*Service) Actions() map[string]service.Action {
 }
 
 // Resources declares the same for every node.
-func (*Service) Resources(c *model.Cluster, _ secret.Source) ([]plan.Resource, error) {
+func (s *Service) Resources(c *model.Cluster, _ secret.Source) ([]plan.Resource, error) {
 	var out []plan.Resource
 	for _, n := range c.Nodes {
-		rs, err := nodeResources(c, n)
+		rs, err := s.nodeResources(c, n)
 		if err != nil {
 			return nil, fmt.Errorf("base: %s: %w", n.Name, err)
 		}
@@ -71,7 +79,7 @@ func (*Service) Resources(c *model.Cluster, _ secret.Source) ([]plan.Resource, e
 	return out, nil
 }
 
-func nodeResources(c *model.Cluster, n model.Node) ([]plan.Resource, error) {
+func (s *Service) nodeResources(c *model.Cluster, n model.Node) ([]plan.Resource, error) {
 	hosts, err := file(n, "hosts", hostsPath, "hosts.tmpl", c)
 	if err != nil {
 		return nil, err
@@ -93,7 +101,11 @@ func nodeResources(c *model.Cluster, n model.Node) ([]plan.Resource, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(append(out, kernel...), clock...), nil
+	turns, err := turnResources(c, n, s.starts(c, n))
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(out, kernel, clock, turns), nil
 }
 
 // file renders a template into a world-readable file of root.

@@ -19,7 +19,7 @@ import (
 
 func resources(t *testing.T, c *model.Cluster) map[plan.ID]plan.Resource {
 	t.Helper()
-	rs, err := New().Resources(c, secret.Map{})
+	rs, err := New(nil).Resources(c, secret.Map{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func TestGoldenFiles(t *testing.T) {
 	container := servicetest.Cluster()
 	container.NTP.ControlClock, container.NTP.Upstreams = false, nil
 	for dir, c := range map[string]*model.Cluster{"machine": servicetest.Cluster(), "container": container} {
-		rs, err := New().Resources(c, secret.Map{})
+		rs, err := New(nil).Resources(c, secret.Map{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -183,7 +183,7 @@ func TestClock(t *testing.T) {
 	for name, c := range cases {
 		env, h := testEnv("ctl1")
 		h.Answer("/usr/bin/chronyc", c.answer, c.code)
-		o := New().Observe(t.Context(), env)
+		o := New(nil).Observe(t.Context(), env)
 		var got string
 		if len(o.Conditions) > 0 {
 			got = o.Conditions[0].Code

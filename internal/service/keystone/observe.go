@@ -33,15 +33,13 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 	if hash := s.fernetHash(ctx, env); hash != "" {
 		o.Facts[FactFernet] = hash
 	}
+	if openstack.Loading(env.Host, Unit) {
+		return down(o, openstack.Loads)
+	}
 	start := s.now()
 	clock, err := s.clockOf(ctx, env, env.Node)
 	if err != nil {
-		o.Reason = openstack.Silent(err)
-		o.Conditions = append(o.Conditions, health.Condition{
-			Code: "keystone-down", Follows: Name, Severity: health.Warning, Text: o.Reason,
-			Hint: "see 'journalctl -u keystone' and 'systemctl status keystone' on the node",
-		})
-		return o
+		return down(o, openstack.Silent(err))
 	}
 	o.Serving = true
 	o.Reason = fmt.Sprintf("answered in %d ms", s.now().Sub(start).Milliseconds())
@@ -50,6 +48,15 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 			skewed(&o, off, with)
 		}
 	}
+	return o
+}
+
+func down(o service.Observation, reason string) service.Observation {
+	o.Reason = reason
+	o.Conditions = append(o.Conditions, health.Condition{
+		Code: "keystone-down", Follows: Name, Severity: health.Warning, Text: reason,
+		Hint: "see 'journalctl -u keystone' and 'systemctl status keystone' on the node",
+	})
 	return o
 }
 
