@@ -161,7 +161,7 @@ func (s *Service) Starts(c *model.Cluster, n model.Node) []string {
 		}
 	}
 	for _, d := range s.daemons(c) {
-		if d.Role == model.RoleController && len(d.Uses) == 0 {
+		if d.behind() {
 			out = append(out, d.Unit)
 		}
 	}

@@ -142,6 +142,9 @@ type Daemon struct {
 // on reports whether the daemon runs on the node.
 func (d Daemon) on(n model.Node) bool { return d.Role == "" || n.Has(d.Role) }
 
+// behind reports whether it works behind the APIs of a controller, and nothing that it starts or that others use of it is in a hurry.
+func (d Daemon) behind() bool { return d.Role == model.RoleController && len(d.Uses) == 0 }
+
 // daemons are those that run in the cluster.
 func (s *Service) daemons(c *model.Cluster) []Daemon {
 	var out []Daemon
@@ -181,8 +184,9 @@ func (d Daemon) await(c *model.Cluster, n model.Node, broker bool) string {
 func (d Daemon) File(c *model.Cluster, n model.Node, broker bool) (plan.File, error) {
 	unit, err := Render(templates, "daemon.service.tmpl", struct {
 		Daemon
+		Behind                        bool
 		Command, Uses, Prepare, Await string
-	}{d, d.command(c, n), strings.Join(d.Uses, " "), strings.Join(d.Prepare, " "), d.await(c, n, broker)})
+	}{d, d.behind(), d.command(c, n), strings.Join(d.Uses, " "), strings.Join(d.Prepare, " "), d.await(c, n, broker)})
 	if err != nil {
 		return plan.File{}, fmt.Errorf("%s: %w", d.Unit, err)
 	}
