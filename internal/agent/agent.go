@@ -70,6 +70,7 @@ type Agent struct {
 	duplicates duplicates
 	ears       stale.Ears
 	aside      *aside
+	outside    outside
 	yielded    time.Time // when this node gave the lead up last; of the goroutine that campaigns
 	looks      looks
 }
@@ -118,6 +119,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	wg.Go(func() { a.endStale(ctx) })
 	wg.Go(func() { a.frozen.run(ctx, a.env) })
 	wg.Go(func() { a.watchDuplicates(ctx) })
+	wg.Go(func() { a.watchOutside(ctx) })
 	wg.Go(func() {
 		if err := a.coordinate(ctx); err != nil && ctx.Err() == nil {
 			exit(err)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 
 	"nines/internal/arp"
 	"nines/internal/health"
+	"nines/internal/model"
 )
 
 // How often the holder of the VIP asks its network who else has it, and for how long it listens. Twice in a row the same answer
@@ -19,13 +21,18 @@ const (
 	listenForThem    = 300 * time.Millisecond
 )
 
-// duplicates knows who else says that it has the VIP, whatever moves it.
+// duplicates knows who else says that it has an address of the VIP, whatever moves it.
 type duplicates struct {
 	// others asks who else has the address; nobody is asked where this machine does not have it. Tests have their own.
 	others func(ctx context.Context, vip netip.Addr) ([]net.HardwareAddr, error)
 
-	mu    sync.Mutex
-	since time.Time // of the first of the answers in a row; zero: nobody else
+	mu   sync.Mutex
+	seen map[netip.Addr]duplicate
+}
+
+// duplicate is who answered for an address.
+type duplicate struct {
+	since time.Time // of the first of the answers in a row
 	count int
 	mac   string
 }
@@ -38,7 +45,11 @@ func (a *Agent) watchDuplicates(ctx context.Context) {
 		if c == nil || !c.VIP.Address.IsValid() {
 			continue
 		}
-		err := a.duplicates.ask(ctx, c.VIP.Address.Addr())
+		var failed []error
+		for _, v := range c.VIP.Addresses() {
+			failed = append(failed, a.duplicates.ask(ctx, v.Prefix.Addr()))
+		}
+		err := errors.Join(failed...)
 		if err == nil || ctx.Err() != nil {
 			last = ""
 		} else if err.Error() != last { // once, not each time
@@ -53,26 +64,36 @@ func (d *duplicates) ask(ctx context.Context, vip netip.Addr) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err != nil || len(macs) == 0 {
-		d.since, d.count, d.mac = time.Time{}, 0, ""
+		delete(d.seen, vip)
 		return err
 	}
-	if d.count++; d.count == 1 {
-		d.since = time.Now()
+	if d.seen == nil {
+		d.seen = map[netip.Addr]duplicate{}
 	}
-	d.mac = macs[0].String()
+	who := d.seen[vip]
+	if who.count++; who.count == 1 {
+		who.since = time.Now()
+	}
+	who.mac = macs[0].String()
+	d.seen[vip] = who
 	return nil
 }
 
 // conditions says who else has the VIP, once it is sure.
-func (d *duplicates) conditions(vip netip.Addr) []health.Condition {
+func (d *duplicates) conditions(vip model.VIP) []health.Condition {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.count < 2 {
-		return nil
+	var out []health.Condition
+	for _, v := range vip.Addresses() {
+		who := d.seen[v.Prefix.Addr()]
+		if who.count < 2 {
+			continue
+		}
+		out = append(out, health.Condition{Code: "vip-duplicate", Severity: health.Critical,
+			Text: fmt.Sprintf("another machine on the network, %s, says that it has the VIP %s, since %s", who.mac, v.Prefix.Addr(), who.since.UTC().Format("15:04:05 UTC")),
+			Hint: "find the machine by its hardware address ('ip neigh', the switch's address table) and take the address from it, or choose another VIP"})
 	}
-	return []health.Condition{{Code: "vip-duplicate", Severity: health.Critical,
-		Text: fmt.Sprintf("another machine on the network, %s, says that it has the VIP %s, since %s", d.mac, vip, d.since.UTC().Format("15:04:05 UTC")),
-		Hint: "find the machine by its hardware address ('ip neigh', the switch's address table) and take the address from it, or choose another VIP"}}
+	return out
 }
 
 // othersByARP asks on the interface that carries the address.

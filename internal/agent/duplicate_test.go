@@ -6,17 +6,19 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"nines/internal/model"
 )
 
 func TestDuplicateIsSureAfterTwoAnswers(t *testing.T) {
-	vip := netip.MustParseAddr("198.18.0.10")
+	vip, both := netip.MustParseAddr("198.18.0.10"), model.VIP{Address: netip.MustParsePrefix("198.18.0.10/24"), Public: netip.MustParsePrefix("198.18.1.10/24")}
 	var claim []net.HardwareAddr
 	d := &duplicates{others: func(context.Context, netip.Addr) ([]net.HardwareAddr, error) { return claim, nil }}
 	ask := func() int {
 		if err := d.ask(t.Context(), vip); err != nil {
 			t.Fatal(err)
 		}
-		return len(d.conditions(vip))
+		return len(d.conditions(both))
 	}
 	if ask() != 0 {
 		t.Error("nobody else has it, and it is said")
@@ -25,8 +27,8 @@ func TestDuplicateIsSureAfterTwoAnswers(t *testing.T) {
 	if ask() != 0 {
 		t.Error("one answer may be that of the last holder")
 	}
-	if ask() != 1 || !strings.Contains(d.conditions(vip)[0].Text, "02:01:02:03:04:05") {
-		t.Errorf("%+v", d.conditions(vip))
+	if ask() != 1 || !strings.Contains(d.conditions(both)[0].Text, "02:01:02:03:04:05") {
+		t.Errorf("%+v", d.conditions(both))
 	}
 	claim = nil
 	if ask() != 0 {

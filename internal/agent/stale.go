@@ -156,6 +156,7 @@ type aside struct {
 	unheard   netip.Addr // the zero value: it does not
 	since     time.Time
 	contested netip.Addr // who may have the VIP, though it came here
+	unplugged string     // interface by which users do not come, while they come to others
 	changed   chan struct{}
 }
 
@@ -176,6 +177,17 @@ func (s *aside) contest(unheard netip.Addr) {
 	s.tell()
 }
 
+// unplug notes the interface by which users do not come, while they come to others; "": they do.
+func (s *aside) unplug(nic string) {
+	s.mu.Lock()
+	same := s.unplugged == nic
+	s.unplugged = nic
+	s.mu.Unlock()
+	if !same {
+		s.tell()
+	}
+}
+
 func (s *aside) tell() {
 	select {
 	case s.changed <- struct{}{}:
@@ -192,6 +204,8 @@ func (s *aside) forbids() string {
 		return "this node stands aside, because it does not hear " + s.unheard.String()
 	case s.contested.IsValid():
 		return s.contested.String() + " is alive and not heard here: it may have the VIP"
+	case s.unplugged != "":
+		return s.unplugged + ", by which users come, has no link, and another controller's has"
 	default:
 		return ""
 	}

@@ -101,7 +101,9 @@ func (a *Agent) report(ctx context.Context, look api.Look) api.NodeReport {
 	}
 	rep.Ailing, rep.Silent = a.frozen.ailing(ctx, a.Config.Node, time.Now())
 	if c := a.spec.Load(); c != nil {
-		rep.Conditions = append(a.duplicates.conditions(c.VIP.Address.Addr()), a.aside.conditions(c)...)
+		rep.Conditions = slices.Concat(a.duplicates.conditions(c.VIP), a.aside.conditions(c), a.outside.conditions())
+		nic, _ := a.outside.down()
+		rep.PublicLinkDown = nic != ""
 	}
 	if look == api.LookAtHealth {
 		return rep
@@ -141,6 +143,9 @@ func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	st := api.Status{Cluster: a.Config.ClusterName, ClusterID: a.Config.ClusterID, VIP: c.VIP.Address.Addr().String()}
+	if c.VIP.Public.IsValid() {
+		st.PublicVIP = c.VIP.Public.Addr().String()
+	}
 	var known recorded
 	var wg sync.WaitGroup
 	wg.Go(func() { st.Nodes = a.askAll(ctx, c, api.LookOf(r)) })

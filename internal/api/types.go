@@ -95,6 +95,8 @@ type NodeReport struct {
 	Quorum   bool                           `json:"quorum"` // in the majority of etcd
 	Services map[string]service.Observation `json:"services"`
 	Drift    []Drift                        `json:"drift,omitempty"`
+	// PublicLinkDown: users do not come to this node, for want of a link.
+	PublicLinkDown bool `json:"public_link_down,omitempty"`
 	// Ailing are units that do nothing any more, Silent is how many observations have no answer.
 	Ailing []supervise.Ailing `json:"ailing,omitempty"`
 	Silent int                `json:"silent,omitempty"`
@@ -133,6 +135,7 @@ type Status struct {
 	Healthy    bool               `json:"healthy"`
 	Leader     string             `json:"leader"` // node; empty: nobody
 	VIP        string             `json:"vip"`
+	PublicVIP  string             `json:"public_vip,omitempty"` // that users come to, where it is another
 	VIPHolders []string           `json:"vip_holders"`
 	Store      []etcd.Member      `json:"store"`
 	Nodes      []NodeStatus       `json:"nodes"`

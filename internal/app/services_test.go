@@ -28,7 +28,8 @@ func withPacemaker() *model.Cluster {
 }
 
 func TestServicesConform(t *testing.T) {
-	for name, c := range map[string]*model.Cluster{"ovn": servicetest.Cluster(), "ovs": overAgents(), "pacemaker": withPacemaker()} {
+	for name, c := range map[string]*model.Cluster{"ovn": servicetest.Cluster(), "ovs": overAgents(), "pacemaker": withPacemaker(),
+		"public": servicetest.WithPublicVIP(servicetest.Cluster()), "public pacemaker": servicetest.WithPublicVIP(withPacemaker())} {
 		all := Services()
 		secrets := servicetest.Secrets(t, c, all...)
 		for _, s := range all {
@@ -44,6 +45,8 @@ func TestServicesFitTogether(t *testing.T) {
 	fitTogether(t, servicetest.Cluster())
 	fitTogether(t, overAgents())
 	fitTogether(t, withPacemaker())
+	fitTogether(t, servicetest.WithPublicVIP(servicetest.Cluster()))
+	fitTogether(t, servicetest.WithPublicVIP(withPacemaker()))
 }
 
 // resourcesOf are those of all services that the cluster runs.
@@ -158,7 +161,8 @@ func waits(g *graph.Graph, id, before string) bool {
 
 // No unit of a node waits for itself: systemd would leave one of them out at boot.
 func TestUnitsStartInOneOrder(t *testing.T) {
-	for name, c := range map[string]*model.Cluster{"ovn": servicetest.Cluster(), "ovs": overAgents(), "pacemaker": withPacemaker()} {
+	for name, c := range map[string]*model.Cluster{"ovn": servicetest.Cluster(), "ovs": overAgents(), "pacemaker": withPacemaker(),
+		"public": servicetest.WithPublicVIP(servicetest.Cluster()), "public pacemaker": servicetest.WithPublicVIP(withPacemaker())} {
 		for _, n := range c.Nodes {
 			order, turns := ordersOf(t, c, n.Name)
 			if want := n.Has(model.RoleController); turns > 0 != want {
@@ -196,4 +200,42 @@ func ordersOf(t *testing.T, c *model.Cluster, node string) (order *graph.Graph, 
 		}
 	}
 	return order, turns
+}
+
+// Of what listens on the VIP users get the APIs, the dashboard and the consoles; not the database, the broker, or what instances ask.
+func TestWhatUsersGet(t *testing.T) {
+	var public []string
+	for _, l := range listeners(Services(), servicetest.Cluster()) {
+		if l.Public {
+			public = append(public, l.Name)
+		}
+	}
+	if want := []string{"keystone", "placement", "glance", "nova", "nova-console", "neutron", "cinder", "horizon", "heat"}; !slices.Equal(public, want) {
+		t.Errorf("%q, want %q", public, want)
+	}
+}
+
+// What services tell each other leads to the address that computes reach, what they tell users to the other one.
+func TestUsersAndServicesGoTheirOwnWays(t *testing.T) {
+	c := servicetest.WithPublicVIP(servicetest.Cluster())
+	registered := 0
+	for _, r := range resourcesOf(t, c) {
+		if r.Action != nil && r.Action.Args["public"] != "" {
+			registered++
+			if !strings.HasPrefix(r.Action.Args["public"], "https://198.18.1.10:") || !strings.HasPrefix(r.Action.Args["url"], "https://198.18.0.10:") {
+				t.Errorf("%s: %v", r.ID, r.Action.Args)
+			}
+		}
+		if r.File == nil || r.Service == "haproxy" || r.Service == "keepalived" {
+			continue
+		}
+		for line := range strings.Lines(string(r.File.Content)) {
+			if strings.Contains(line, "198.18.1.10") && !strings.HasPrefix(line, "novncproxy_base_url") {
+				t.Errorf("%s: %s", r.ID, line)
+			}
+		}
+	}
+	if registered < 7 {
+		t.Errorf("only %d services are registered", registered)
+	}
 }

@@ -181,10 +181,11 @@ func checkAddresses(x expectation, f facts) []Problem {
 				Next: "configure the interface, or correct cluster.yaml"})
 			continue
 		}
-		vip := x.cluster.VIP.Address
-		if have := f.addrs[i]; network == x.cluster.VIP.Network && x.node.Has(model.RoleController) && have.prefix.Bits() != vip.Bits() {
-			ps = append(ps, Problem{Text: fmt.Sprintf("interface %s, which is to carry the VIP %s, has the prefix length /%d", have.iface, vip, have.prefix.Bits()),
-				Next: "give both the same prefix length, on the machine or as vip.address in cluster.yaml"})
+		for _, vip := range x.cluster.VIP.Addresses() {
+			if have := f.addrs[i]; network == vip.Network && x.node.Has(model.RoleController) && have.prefix.Bits() != vip.Prefix.Bits() {
+				ps = append(ps, Problem{Text: fmt.Sprintf("interface %s, which is to carry the VIP %s, has the prefix length /%d", have.iface, vip.Prefix, have.prefix.Bits()),
+					Next: "give both the same prefix length, on the machine or in cluster.yaml"})
+			}
 		}
 	}
 	return ps

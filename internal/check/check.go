@@ -201,7 +201,7 @@ func (r *rules) addresses(n model.Node, m Measured) {
 		if !has || !known {
 			continue
 		}
-		holds := r.cluster.VIP.Network == name && n.Has(model.RoleController)
+		holds := r.cluster.VIP.On(name) && n.Has(model.RoleController)
 		where, bits, found := find(m.Interfaces, a)
 		switch {
 		case !found && holds && !onNetwork(m.Interfaces, network.CIDR):

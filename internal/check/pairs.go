@@ -121,10 +121,10 @@ func name(service string) string {
 }
 
 // conflicts reports whether a socket is in the way: services listen on the node's
-// addresses and on the VIP, most not on the loopback.
+// addresses and on those of the VIP, most not on the loopback.
 func (r *rules) conflicts(n model.Node, l Listener) bool {
 	a := l.Address.Addr().Unmap()
-	if a.IsUnspecified() || a == r.cluster.VIP.Address.Addr() {
+	if a.IsUnspecified() || r.cluster.VIP.Is(a) {
 		return true
 	}
 	for _, own := range n.Addresses {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -15,7 +16,10 @@ func (p *decoder) defaults() {
 	p.fill(reflect.ValueOf(p.cluster).Elem(), place{})
 	c := p.cluster
 	if !p.given("vip.network") {
-		c.VIP.Network = vipNetwork(c)
+		c.VIP.Network = vipNetwork(c, c.VIP.Address)
+	}
+	if p.given("vip.public_address") && !p.given("vip.public_network") {
+		c.VIP.PublicNetwork = vipNetwork(c, c.VIP.Public)
 	}
 	if !p.given("services") {
 		c.Services = append([]string{}, model.CoreServices...)
@@ -105,10 +109,10 @@ func fallback(dst reflect.Value, f field) error {
 	return nil
 }
 
-// vipNetwork is the network whose subnet holds the VIP; management when there is none.
-func vipNetwork(c *model.Cluster) model.NetworkName {
+// vipNetwork is the network whose subnet holds the address; management when there is none.
+func vipNetwork(c *model.Cluster, vip netip.Prefix) model.NetworkName {
 	for _, name := range model.NetworkNames {
-		if n, ok := c.Networks[name]; ok && c.VIP.Address.IsValid() && n.CIDR.Contains(c.VIP.Address.Addr()) {
+		if n, ok := c.Networks[name]; ok && vip.IsValid() && n.CIDR.Contains(vip.Addr()) {
 			return name
 		}
 	}

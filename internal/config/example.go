@@ -66,7 +66,11 @@ func compose(body, vipNetwork string) []byte {
 		writeDefault(&b, "  ", "network", fields["vip.network"], "management")
 	}
 	for _, m := range members(vip.Type, "vip") {
-		if f := fields["vip."+m.key]; !f.required && m.key != "network" {
+		switch f := fields["vip."+m.key]; {
+		case f.required || m.key == "network":
+		case f.fallback == "":
+			writeComment(&b, "  ", m.key+": "+f.doc)
+		default:
 			writeDefault(&b, "  ", m.key, f, f.fallback)
 		}
 	}

@@ -118,6 +118,9 @@ func clusters() *rapid.Generator[*model.Cluster] {
 		}
 		c.VIP.Advert = 10 * time.Millisecond * time.Duration(rapid.IntRange(1, 4095).Draw(t, "advert"))
 		c.VIP.RouterID = rapid.IntRange(1, 255).Draw(t, "router")
+		if rapid.Bool().Draw(t, "public") {
+			c.VIP.Public, c.VIP.PublicNetwork = netip.MustParsePrefix("203.0.113.10/24"), model.External
+		}
 		g := &c.Tuning.Galera
 		g.SuspectTimeout = ms("suspect", 400, 10000)
 		g.Keepalive = ms("keepalive", 10, int(g.SuspectTimeout.Milliseconds())/3-1)

@@ -38,7 +38,7 @@ func plain(v reflect.Value, pattern string) any {
 		var out yaml.MapSlice
 		for _, m := range members(v.Type(), pattern) {
 			sub, f := join(pattern, m.key), v.Field(m.index)
-			if f.Kind() == reflect.String && f.Len() == 0 || f.Kind() == reflect.Struct && f.Type() != typePrefix && f.IsZero() {
+			if f.Kind() == reflect.String && f.Len() == 0 || f.Kind() == reflect.Struct && f.IsZero() {
 				continue
 			}
 			out = append(out, yaml.MapItem{Key: m.key, Value: plain(f, sub)})

@@ -197,42 +197,54 @@ func failures(n int) string {
 
 func (p *decoder) vip() {
 	c, v := p.cluster, p.cluster.VIP
-	if !v.Address.IsValid() {
-		return
+	if v.Address.IsValid() {
+		p.vipAddress("the VIP", model.VIPAddress{Prefix: v.Address, Network: v.Network}, "vip.address", "vip.network")
 	}
-	a := v.Address.Addr()
+	if v.Public.IsValid() {
+		p.vipAddress("the public VIP", model.VIPAddress{Prefix: v.Public, Network: v.PublicNetwork}, "vip.public_address", "vip.public_network")
+		if v.Public.Addr() == v.Address.Addr() {
+			p.report(p.value("vip.public_address"), fmt.Sprintf("the public VIP is the VIP (line %d)", p.value("vip.address").line), "another address, or leave vip.public_address out: users come to vip.address then")
+		}
+	} else if p.given("vip.public_network") && !p.given("vip.public_address") {
+		p.report(p.key("vip.public_network"), "the network of a public VIP, but there is none", "vip.public_address: ADDRESS/BITS beside it")
+	}
+	if n := len(c.Controllers()); v.Engine == model.EnginePacemaker && n < 3 && p.given("nodes") && p.rolesKnown() {
+		p.report(p.value("vip.engine"), fmt.Sprintf("pacemaker decides by majority: with %d controllers the VIP would be lost with the first of them", n),
+			"three controllers, or engine: keepalived")
+	}
+}
+
+// vipAddress judges one address of the VIP: what it is called, and the keys of both of its parts.
+func (p *decoder) vipAddress(name string, v model.VIPAddress, addressKey, networkKey string) {
+	c, a := p.cluster, v.Prefix.Addr()
 	for i, n := range c.Nodes {
 		for _, network := range model.NetworkNames {
 			if n.Addresses[network] == a {
-				p.report(p.value("vip.address"), fmt.Sprintf("the VIP %s is the address of %s on %s (line %d)", a, n.Name, network,
+				p.report(p.value(addressKey), fmt.Sprintf("%s %s is the address of %s on %s (line %d)", name, a, n.Name, network,
 					p.value(fmt.Sprintf("nodes[%d].addresses.%s", i, network)).line), "an address that no node has: it moves between the controllers")
 			}
 		}
 	}
 	network, ok := c.Networks[v.Network]
 	if !ok {
-		if p.given("vip.network") && v.Network != "" && !p.given("networks."+string(v.Network)) {
-			p.report(p.value("vip.network"), fmt.Sprintf("the network %s is not described", v.Network), "one of "+strings.Join(p.described(), ", "))
+		if p.given(networkKey) && v.Network != "" && !p.given("networks."+string(v.Network)) {
+			p.report(p.value(networkKey), fmt.Sprintf("the network %s is not described", v.Network), "one of "+strings.Join(p.described(), ", "))
 		}
 		return
 	}
 	switch {
 	case !network.CIDR.Contains(a):
-		p.report(p.value("vip.address"), fmt.Sprintf("the VIP %s is outside of the network %s (%s)", a, v.Network, network.CIDR), "a free address in "+network.CIDR.String())
-	case v.Address.Bits() != network.CIDR.Bits():
-		p.report(p.value("vip.address"), fmt.Sprintf("the VIP has the netmask /%d, its network %s has /%d: it would attract or lose traffic", v.Address.Bits(), v.Network, network.CIDR.Bits()),
+		p.report(p.value(addressKey), fmt.Sprintf("%s %s is outside of the network %s (%s)", name, a, v.Network, network.CIDR), "a free address in "+network.CIDR.String())
+	case v.Prefix.Bits() != network.CIDR.Bits():
+		p.report(p.value(addressKey), fmt.Sprintf("%s has the netmask /%d, its network %s has /%d: it would attract or lose traffic", name, v.Prefix.Bits(), v.Network, network.CIDR.Bits()),
 			netip.PrefixFrom(a, network.CIDR.Bits()).String())
 	default:
-		p.usable(a, network.CIDR, "vip.address")
-	}
-	if n := len(c.Controllers()); v.Engine == model.EnginePacemaker && n < 3 && p.given("nodes") && p.rolesKnown() {
-		p.report(p.value("vip.engine"), fmt.Sprintf("pacemaker decides by majority: with %d controllers the VIP would be lost with the first of them", n),
-			"three controllers, or engine: keepalived")
+		p.usable(a, network.CIDR, addressKey)
 	}
 	for i, n := range c.Nodes {
 		path := fmt.Sprintf("nodes[%d].addresses", i)
 		if _, ok := n.Addresses[v.Network]; !ok && v.Network != model.Management && n.Has(model.RoleController) && p.given(path) && !p.given(path+"."+string(v.Network)) {
-			p.report(p.key(path), fmt.Sprintf("the controller %s has no address on %s, where the VIP lives", n.Name, v.Network), fmt.Sprintf("%s: ADDRESS", v.Network))
+			p.report(p.key(path), fmt.Sprintf("the controller %s has no address on %s, where %s lives", n.Name, v.Network, name), fmt.Sprintf("%s: ADDRESS", v.Network))
 		}
 	}
 }
@@ -271,7 +283,7 @@ func (p *decoder) bmcAddress(n model.Node, path string, seen map[netip.AddrPort]
 	if a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() {
 		p.report(at, fmt.Sprintf("%s is no address of a machine", a), "the address of the BMC")
 	}
-	if a == p.cluster.VIP.Address.Addr() {
+	if p.cluster.VIP.Is(a) {
 		p.report(at, fmt.Sprintf("the BMC of %s has the address of the VIP", n.Name), "the BMC's own address")
 	}
 	for i, other := range p.cluster.Nodes {

@@ -14,6 +14,7 @@ type API struct {
 	Port    int
 	Path    string
 	Service string // that publishes it
+	Public  bool   // users ask it
 }
 
 // APIs lists what the cluster's services publish that way.
@@ -26,7 +27,7 @@ func APIs(c *model.Cluster, services []service.Service) []API {
 		}
 		for _, l := range p.Listeners(c) {
 			if l.HTTP && l.Probe != "" {
-				out = append(out, API{Name: l.Name, Port: l.Port, Path: l.Probe, Service: s.Name()})
+				out = append(out, API{Name: l.Name, Port: l.Port, Path: l.Probe, Service: s.Name(), Public: l.Public})
 			}
 		}
 	}
@@ -63,10 +64,14 @@ func (w *Network) openAPIs(context.Context) ([]Probe, error) {
 		if a.Service == w.Hurt {
 			every = time.Second / 10
 		}
+		at := w.vip(a.Port)
+		if a.Public {
+			at = w.public(a.Port)
+		}
 		client := httpClient(w.tls, false)
 		w.closes = append(w.closes, client.CloseIdleConnections)
 		out = append(out, Probe{Name: a.Name, Every: every, Timeout: 3 * time.Second, Late: 500 * time.Millisecond,
-			Send: getProbe(client, "https://"+w.vip(a.Port)+a.Path)})
+			Send: getProbe(client, "https://"+at+a.Path)})
 	}
 	return out, nil
 }

@@ -13,7 +13,7 @@ import (
 type published struct{ faulty }
 
 func (p published) Listeners(*model.Cluster) []service.Listener {
-	return []service.Listener{{Name: p.Name(), Port: 9999, HTTP: true, Probe: "/healthcheck"}, {Name: p.Name() + "-tcp", Port: 9998},
+	return []service.Listener{{Name: p.Name(), Port: 9999, HTTP: true, Public: true, Probe: "/healthcheck"}, {Name: p.Name() + "-tcp", Port: 9998},
 		{Name: p.Name() + "-more", Port: 9997, HTTP: true, Probe: "/"}}
 }
 
@@ -28,7 +28,7 @@ func TestAPIsHaveProbesAndLimits(t *testing.T) {
 	c := testCluster()
 	c.Services = append(c.Services, "placement", "many")
 	services := []service.Service{faulty("keystone"), published{"placement"}, published{"absent"}, many{"many"}}
-	if got, want := APIs(c, services), []API{{"placement", 9999, "/healthcheck", "placement"}, {"placement-more", 9997, "/", "placement"}}; !slices.Equal(got, want) {
+	if got, want := APIs(c, services), []API{{"placement", 9999, "/healthcheck", "placement", true}, {"placement-more", 9997, "/", "placement", false}}; !slices.Equal(got, want) {
 		t.Errorf("APIs %v, want %v", got, want)
 	}
 	limits := map[string]Limit{}

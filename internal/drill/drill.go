@@ -106,7 +106,7 @@ type Limit struct {
 	Outage time.Duration
 	// NoFailures: not a single request may fail.
 	NoFailures bool
-	// QuietAfter, if not 0: no request planned later than this after the fault may fail.
+	// QuietAfter, if not 0: no request planned later than this after the fault was in place may fail.
 	QuietAfter time.Duration
 }
 

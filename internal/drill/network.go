@@ -58,6 +58,9 @@ func hostPort(a netip.Addr, port int) string { return net.JoinHostPort(a.String(
 
 func (w *Network) vip(port int) string { return hostPort(w.Cluster.VIP.Address.Addr(), port) }
 
+// public is where users come.
+func (w *Network) public(port int) string { return hostPort(w.Cluster.VIP.ForUsers(), port) }
+
 // Open implements Workload.
 func (w *Network) Open(ctx context.Context, ledger *Ledger) ([]Probe, error) {
 	roots := x509.NewCertPool()
@@ -104,7 +107,7 @@ func (w *Network) openAPI(ctx context.Context) ([]Probe, error) {
 	if err != nil {
 		return nil, fmt.Errorf("password of the keystone probe: %w", err)
 	}
-	address := w.vip(model.PortKeystone)
+	address := w.public(model.PortKeystone)
 	api := "https://" + address + "/v3"
 	fresh, kept := httpClient(w.tls, false), httpClient(w.tls, true)
 	w.closes = append(w.closes, fresh.CloseIdleConnections, kept.CloseIdleConnections)

@@ -102,6 +102,8 @@ type run struct {
 	// from is when clients began to be served steadily, and fault the moment of the fault, since the load began. What
 	// was before from is not counted.
 	from, fault time.Duration
+	// there is when the fault was in place: a Keystone that gets another clock has to start with it first.
+	there time.Duration
 	// victims are the nodes that are hurt; a site's were all off from down to up.
 	victims  []string
 	down, up time.Duration
@@ -373,6 +375,9 @@ func (x *run) hurt(ctx context.Context) (err error) {
 	})
 	if err != nil {
 		return err
+	}
+	if x.there = x.fault; x.drill.Way == ByClock {
+		x.there = time.Since(x.load.start)
 	}
 	switch {
 	case x.drill.Way == ByNetwork:
@@ -680,7 +685,7 @@ func (x *run) conclude(ctx context.Context, end time.Duration, whole bool) error
 		}
 	}
 	for _, l := range x.drill.Limits {
-		e.after[l.Probe], _ = x.load.failures(l.Probe, x.fault+l.QuietAfter)
+		e.after[l.Probe], _ = x.load.failures(l.Probe, x.there+l.QuietAfter)
 	}
 	x.report.Probes, x.report.TwoHolders = e.probes, x.double.Milliseconds()
 	x.report.Verdict = Pass

@@ -110,12 +110,55 @@ func (e VIPEngine) Units() []string {
 type VIP struct {
 	// Address carries the prefix length of the interface it lives on: a VIP
 	// with another netmask than its subnet attracts or loses traffic.
-	Address netip.Prefix  `json:"address"`
-	Network NetworkName   `json:"network"`
-	Engine  VIPEngine     `json:"engine"`
-	Advert  time.Duration `json:"advert"`
+	Address netip.Prefix `json:"address"`
+	Network NetworkName  `json:"network"`
+	// Public is a second address, for users alone, which the same controller holds. Invalid: users share Address.
+	Public        netip.Prefix  `json:"public_address,omitzero"`
+	PublicNetwork NetworkName   `json:"public_network,omitempty"`
+	Engine        VIPEngine     `json:"engine"`
+	Advert        time.Duration `json:"advert"`
 	// RouterID is the VRRP virtual router identifier, 1-255, unique in the subnet.
 	RouterID int `json:"router_id"`
+}
+
+// VIPAddress is one of the addresses that move together.
+type VIPAddress struct {
+	Prefix  netip.Prefix
+	Network NetworkName
+}
+
+// Addresses are what the holder holds: one, or Address and then Public.
+func (v VIP) Addresses() []VIPAddress {
+	out := []VIPAddress{{v.Address, v.Network}}
+	if v.Public.IsValid() {
+		out = append(out, VIPAddress{v.Public, v.PublicNetwork})
+	}
+	return out
+}
+
+// On reports whether one of the addresses lives on the network.
+func (v VIP) On(network NetworkName) bool {
+	return slices.ContainsFunc(v.Addresses(), func(a VIPAddress) bool { return a.Network == network })
+}
+
+// Is reports whether a is one of the addresses.
+func (v VIP) Is(a netip.Addr) bool {
+	return slices.ContainsFunc(v.Addresses(), func(own VIPAddress) bool { return own.Prefix.Addr() == a })
+}
+
+// String names the addresses: "192.0.2.10", "192.0.2.10 and 203.0.113.10".
+func (v VIP) String() string {
+	var out []string
+	for _, a := range v.Addresses() {
+		out = append(out, a.Prefix.Addr().String())
+	}
+	return strings.Join(out, " and ")
+}
+
+// ForUsers is the address that users come to.
+func (v VIP) ForUsers() netip.Addr {
+	all := v.Addresses()
+	return all[len(all)-1].Prefix.Addr()
 }
 
 // SSH is how nines reaches a node before its agent runs.

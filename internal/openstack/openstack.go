@@ -59,10 +59,23 @@ func HostPort(a netip.Addr, port int) string {
 	return net.JoinHostPort(a.String(), strconv.Itoa(port))
 }
 
-// URL is where clients find what listens on a port of the VIP, without a path.
+// URL is where the cluster's own programs find what listens on a port of the VIP, without a path.
 func URL(c *model.Cluster, port int) string { return "https://" + HostPort(c.VIP.Address.Addr(), port) }
 
-// IdentityURL is where clients find Keystone.
+// PublicURL is where users find it: the same where the VIP has one address.
+func PublicURL(c *model.Cluster, port int) string {
+	return "https://" + HostPort(c.VIP.ForUsers(), port)
+}
+
+// Links is what links in answers begin with; empty, where the VIP has two addresses: with what the request came by.
+func Links(c *model.Cluster, port int) string {
+	if len(c.VIP.Addresses()) > 1 {
+		return ""
+	}
+	return URL(c, port)
+}
+
+// IdentityURL is where the cluster's own programs find Keystone.
 func IdentityURL(c *model.Cluster) string { return URL(c, model.PortKeystone) + "/v3" }
 
 // pool is how many connections a process keeps: as many as it has threads, but at

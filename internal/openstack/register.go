@@ -38,7 +38,8 @@ const defaultDomain = "default"
 type Registration struct {
 	Name   string   // of the service in the catalogue
 	Type   string   // "image"
-	URL    string   // of all three interfaces; those of the nodes would bypass HAProxy
+	URL    string   // of the interfaces internal and admin; those of the nodes would bypass HAProxy
+	Public string   // of the interface public
 	User   string   // in the project Project
 	Secret string   // name of the user's password
 	Roles  []string // "service" tells other services from users; "admin" is what most APIs ask of them
@@ -48,9 +49,17 @@ type Registration struct {
 func (w Registration) endpoints() []string {
 	var out []string
 	for _, i := range interfaces {
-		out = append(out, string(i)+" "+w.URL)
+		out = append(out, string(i)+" "+w.at(i))
 	}
 	return out
+}
+
+// at is the URL of an interface.
+func (w Registration) at(i gophercloud.Availability) string {
+	if i == gophercloud.AvailabilityPublic {
+		return w.Public
+	}
+	return w.URL
 }
 
 // interfaces of an endpoint, sorted.
@@ -72,12 +81,12 @@ func (w Registration) Resource(name string, n model.Node) plan.Resource {
 	return plan.Resource{ID: plan.Make(name, n.Name, "action", ActionRegister), Service: name, Node: n.Name,
 		Needs: []string{service.CapIdentity, service.CapSQL},
 		Action: &plan.Action{Name: ActionRegister, Args: map[string]string{
-			"name": w.Name, "type": w.Type, "url": w.URL, "user": w.User, "secret": w.Secret, "roles": strings.Join(w.Roles, " "),
+			"name": w.Name, "type": w.Type, "url": w.URL, "public": w.Public, "user": w.User, "secret": w.Secret, "roles": strings.Join(w.Roles, " "),
 		}}}
 }
 
 func registrationOf(args map[string]string) Registration {
-	return Registration{Name: args["name"], Type: args["type"], URL: args["url"],
+	return Registration{Name: args["name"], Type: args["type"], URL: args["url"], Public: args["public"],
 		User: args["user"], Secret: args["secret"], Roles: strings.Fields(args["roles"])}
 }
 
@@ -239,7 +248,7 @@ func (r *Registrar) register(ctx context.Context, env service.Env, w Registratio
 	if err != nil {
 		return err
 	}
-	if err := ensureEndpoints(ctx, keystone, id, w.URL); err != nil {
+	if err := ensureEndpoints(ctx, keystone, id, w); err != nil {
 		return err
 	}
 	return r.ensurePassword(ctx, env, keystone, user, w)
@@ -365,14 +374,14 @@ func ensureService(ctx context.Context, keystone *gophercloud.ServiceClient, w R
 }
 
 // ensureEndpoints leaves one endpoint of each interface in the region. Others would be handed to clients at random.
-func ensureEndpoints(ctx context.Context, keystone *gophercloud.ServiceClient, id, url string) error {
+func ensureEndpoints(ctx context.Context, keystone *gophercloud.ServiceClient, id string, w Registration) error {
 	have, err := list(ctx, endpoints.List(keystone, endpoints.ListOpts{ServiceID: id, RegionID: Region}), endpoints.ExtractEndpoints)
 	if err != nil {
 		return fmt.Errorf("endpoints: %w", err)
 	}
 	for _, i := range interfaces {
-		if err := ensureEndpoint(ctx, keystone, id, url, i, have); err != nil {
-			return fmt.Errorf("%s endpoint %s: %w", i, url, err)
+		if err := ensureEndpoint(ctx, keystone, id, w.at(i), i, have); err != nil {
+			return fmt.Errorf("%s endpoint %s: %w", i, w.at(i), err)
 		}
 	}
 	return nil

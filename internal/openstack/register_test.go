@@ -158,7 +158,7 @@ func serve(t *testing.T, handler http.Handler) (*Client, service.Env, *hosttest.
 	}}, env, h
 }
 
-var wanted = Registration{Name: "x", Type: "x-type", URL: "https://127.0.0.1:9999/x", User: "x", Secret: "x/user", Roles: []string{"admin", "service"}}
+var wanted = Registration{Name: "x", Type: "x-type", URL: "https://127.0.0.1:9999/x", Public: "https://127.0.0.2:9999/x", User: "x", Secret: "x/user", Roles: []string{"admin", "service"}}
 
 // catalogue is what localCatalogue would find in Keystone's tables.
 func (k *keystone) catalogue(context.Context, Registration) (registered, error) {

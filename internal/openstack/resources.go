@@ -67,8 +67,8 @@ func (s *Service) registrations(c *model.Cluster) []plan.Resource {
 	if s.Desc.Type == "" {
 		return nil
 	}
-	first := c.Controllers()[0]
-	register := Registration{Name: s.Desc.Service, Type: s.Desc.Type, URL: URL(c, s.Desc.APIs[0].Port) + s.Desc.Path,
+	first, port := c.Controllers()[0], s.Desc.APIs[0].Port
+	register := Registration{Name: s.Desc.Service, Type: s.Desc.Type, URL: URL(c, port) + s.Desc.Path, Public: PublicURL(c, port) + s.Desc.Path,
 		User: s.Desc.Service, Secret: s.SecretUser(), Roles: []string{"admin", "service"}}
 	out := []plan.Resource{register.Resource(s.Desc.Service, first)}
 	for _, alias := range s.Desc.Aliases {

@@ -101,7 +101,9 @@ func (s *Service) Listeners(*model.Cluster) []service.Listener {
 	for i, w := range s.Desc.APIs {
 		l := service.Listener{Name: s.Desc.Service, Port: cmp.Or(w.PublicPort, w.Port), BackendPort: w.Port, Health: s.Desc.Service,
 			HTTP: true, BackendTLS: true, Probe: w.Health}
-		if i > 0 {
+		if i == 0 {
+			l.Public = true // the one in the catalogue
+		} else {
 			l.Name, l.Health = w.Name, s.Desc.Service+"/"+w.Name
 		}
 		out = append(out, l)
@@ -181,10 +183,11 @@ func (s *Service) Actions() map[string]service.Action {
 
 // Config is what the templates of a configuration mostly need.
 type Config struct {
-	PublicURL string
-	Database  Database // the first
-	Login     Login
-	Messaging Messaging
+	// URL is where the service is found by the others. Links is what links in answers begin with; empty, where the VIP has two addresses: with what the request came by.
+	URL, Links string
+	Database   Database // the first
+	Login      Login
+	Messaging  Messaging
 }
 
 // Config describes the configuration of the controllers, with its secrets.
@@ -194,7 +197,7 @@ func (s *Service) Config(c *model.Cluster, secrets secret.Source) (Config, error
 	if err != nil {
 		return Config{}, err
 	}
-	out := Config{PublicURL: URL(c, w.Port), Login: NewLogin(c, s.Desc.Service, password, w.Threads)}
+	out := Config{URL: URL(c, w.Port), Links: Links(c, w.Port), Login: NewLogin(c, s.Desc.Service, password, w.Threads)}
 	if len(s.Desc.Schemas) > 0 {
 		if out.Database, err = s.Database(c, secrets, s.Desc.Schemas[0].Database); err != nil {
 			return Config{}, err

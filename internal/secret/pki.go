@@ -59,8 +59,10 @@ func NodeRequest(c *model.Cluster, n model.Node) Request {
 			r.IPs = append(r.IPs, a)
 		}
 	}
-	if a := c.VIP.Address.Addr(); a.IsValid() && !slices.Contains(r.IPs, a) {
-		r.IPs = append(r.IPs, a)
+	for _, v := range c.VIP.Addresses() {
+		if a := v.Prefix.Addr(); a.IsValid() && !slices.Contains(r.IPs, a) {
+			r.IPs = append(r.IPs, a)
+		}
 	}
 	return r
 }

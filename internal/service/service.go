@@ -133,6 +133,8 @@ type Listener struct {
 	// for a part of a Composite.
 	Health string
 	HTTP   bool // layer 7: TLS ends at HAProxy, requests are re-dispatched
+	// Public: for users. It listens on the VIP's public address too, where there is one.
+	Public bool
 	// Repeatable are paths whose requests do no harm when they arrive twice, whatever the method (HTTP
 	// listeners only): unanswered, they are sent to another server, as reads are.
 	Repeatable []string

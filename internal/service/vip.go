@@ -21,11 +21,35 @@ import (
 // What the engines of the VIP have in common: who holds it, whether it answers, and that the engine of before has
 // let go of it.
 
-// FactHolder is "true" on the node whose interface carries the VIP, else "false".
-const FactHolder = "vip-holder"
+// Facts about the VIP.
+const (
+	// FactHolder is "true" on the node whose interfaces carry all addresses of the VIP, else "false".
+	FactHolder = "vip-holder"
+	// FactPart names what a node carries that has one of two addresses.
+	FactPart = "vip-part"
+)
 
-// Holds reports whether one of the addresses, which an interface of the machine carries, is the VIP.
-func Holds(addrs []net.Addr, vip netip.Addr) bool {
+// Holding says what of the VIP a machine holds whose interfaces carry these addresses: as facts, and in words.
+func Holding(addrs []net.Addr, v model.VIP) (facts map[string]string, words string) {
+	all := v.Addresses()
+	var held []string
+	for _, want := range all {
+		if carries(addrs, want.Prefix.Addr()) {
+			held = append(held, want.Prefix.Addr().String())
+		}
+	}
+	facts = map[string]string{FactHolder: strconv.FormatBool(len(held) == len(all))}
+	switch len(held) {
+	case 0:
+		return facts, "stands by"
+	case len(all):
+		return facts, "holds the VIP"
+	}
+	facts[FactPart] = held[0]
+	return facts, "holds only " + held[0] + " of the VIP"
+}
+
+func carries(addrs []net.Addr, vip netip.Addr) bool {
 	for _, a := range addrs {
 		ipnet, ok := a.(*net.IPNet)
 		if !ok {
@@ -41,6 +65,7 @@ func Holds(addrs []net.Addr, vip netip.Addr) bool {
 // JudgeVIP says whether exactly one node holds the VIP. The hints are the engine's: for two holders, and for none.
 func JudgeVIP(c *model.Cluster, seen map[string]Observation, two, none string) []health.Condition {
 	var holders []string
+	var out []health.Condition
 	unseen := 0
 	for _, n := range c.Controllers() {
 		o, ok := seen[n.Name]
@@ -50,19 +75,23 @@ func JudgeVIP(c *model.Cluster, seen map[string]Observation, two, none string) [
 		if o.Facts[FactHolder] == "true" {
 			holders = append(holders, n.Name)
 		}
+		if part := o.Facts[FactPart]; part != "" {
+			out = append(out, health.Condition{Code: "vip-parted", Severity: health.Critical, Node: n.Name,
+				Text: fmt.Sprintf("%s holds %s alone: the addresses of the VIP belong together", n.Name, part), Hint: two})
+		}
 	}
 	switch {
 	case len(holders) > 1:
-		return []health.Condition{{Code: "vip-two-holders", Severity: health.Critical,
-			Text: fmt.Sprintf("%s all hold the VIP %s", strings.Join(holders, ", "), c.VIP.Address.Addr()), Hint: two}}
+		out = append(out, health.Condition{Code: "vip-two-holders", Severity: health.Critical,
+			Text: fmt.Sprintf("%s all hold the VIP %s", strings.Join(holders, ", "), c.VIP), Hint: two})
 	case len(holders) == 0:
-		text := fmt.Sprintf("no node holds the VIP %s", c.VIP.Address.Addr())
+		text := fmt.Sprintf("no node holds the VIP %s", c.VIP)
 		if unseen > 0 {
 			text += fmt.Sprintf(" (%d nodes do not answer)", unseen)
 		}
-		return []health.Condition{{Code: "vip-no-holder", Severity: health.Critical, Text: text, Hint: none}}
+		out = append(out, health.Condition{Code: "vip-no-holder", Severity: health.Critical, Text: text, Hint: none})
 	}
-	return nil
+	return out
 }
 
 // Retired are the units of the other engines, stopped on every controller; after names what must be in place before.
@@ -123,7 +152,7 @@ const ActionVIPAnswers = "vip-answers"
 func VIPAnswers(c *model.Cluster, name string, after []plan.ID, needs ...string) plan.Resource {
 	first := c.Controllers()[0].Name
 	return plan.Resource{ID: plan.Make(name, first, "action", ActionVIPAnswers), Service: name, Node: first,
-		Action: &plan.Action{Name: ActionVIPAnswers, Args: map[string]string{"vip": c.VIP.Address.Addr().String()}, Timeout: time.Minute},
+		Action: &plan.Action{Name: ActionVIPAnswers, Args: map[string]string{"vip": c.VIP.String()}, Timeout: time.Minute},
 		After:  after, Needs: needs, Provides: []string{CapVIP}}
 }
 
@@ -134,28 +163,38 @@ const (
 	answerPause = 200 * time.Millisecond
 )
 
-// AnswersAction is the action of VIPAnswers: a connection to the first listener on the VIP is taken. With no listener at
+// AnswersAction is the action of VIPAnswers: on each address a connection to the first listener is taken. With no listener at
 // all a refused connection shows as well that a machine has the address.
 func AnswersAction(listeners func(*model.Cluster) []Listener) Action {
 	check := func(ctx context.Context, env Env, _ map[string]string) (bool, string, error) {
-		port := 1 // tcpmux: nobody listens
-		ls := listeners(env.Cluster)
-		if len(ls) > 0 {
-			port = ls[0].Port
+		for i, v := range env.Cluster.VIP.Addresses() {
+			ls := listeners(env.Cluster)
+			if i > 0 {
+				ls = slices.DeleteFunc(slices.Clone(ls), func(l Listener) bool { return !l.Public })
+			}
+			if err := answers(ctx, v.Prefix.Addr(), ls); err != nil {
+				return false, "the VIP does not answer: " + err.Error(), nil
+			}
 		}
-		target := net.JoinHostPort(env.Cluster.VIP.Address.Addr().String(), strconv.Itoa(port))
-		d := net.Dialer{Timeout: dialWait}
-		conn, err := d.DialContext(ctx, "tcp", target)
-		if err == nil {
-			conn.Close()
-			return true, "", nil
-		}
-		if len(ls) == 0 && errors.Is(err, syscall.ECONNREFUSED) {
-			return true, "", nil
-		}
-		return false, "the VIP does not answer: " + err.Error(), nil
+		return true, "", nil
 	}
 	return Action{Check: check, Run: Await(check, answerPause, "see 'nines status' for the VIP and HAProxy on each controller")}
+}
+
+func answers(ctx context.Context, vip netip.Addr, ls []Listener) error {
+	port := 1 // tcpmux: nobody listens
+	if len(ls) > 0 {
+		port = ls[0].Port
+	}
+	d := net.Dialer{Timeout: dialWait}
+	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(vip.String(), strconv.Itoa(port)))
+	if err == nil {
+		return conn.Close()
+	}
+	if len(ls) == 0 && errors.Is(err, syscall.ECONNREFUSED) {
+		return nil
+	}
+	return err
 }
 
 // Await is the Run of an action that only waits until its Check is done: elections take a second or so at first start.

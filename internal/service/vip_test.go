@@ -64,3 +64,58 @@ func TestDetach(t *testing.T) {
 		t.Error("it does not answer:", done, reason, err)
 	}
 }
+
+func TestHolding(t *testing.T) {
+	carry := func(of ...string) (out []net.Addr) {
+		for _, a := range of {
+			p := netip.MustParsePrefix(a)
+			out = append(out, &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)})
+		}
+		return out
+	}
+	one := model.VIP{Address: netip.MustParsePrefix("198.18.0.10/24")}
+	two := one
+	two.Public = netip.MustParsePrefix("198.18.1.10/24")
+	for name, tc := range map[string]struct {
+		vip   model.VIP
+		addrs []net.Addr
+		want  string // holder and part
+	}{
+		"none of one":    {one, carry("198.18.0.11/24", "198.18.1.10/24"), "false "},
+		"one":            {one, carry("198.18.0.11/24", "198.18.0.10/24"), "true "},
+		"both":           {two, carry("198.18.0.10/24", "198.18.1.10/24"), "true "},
+		"none of two":    {two, carry("198.18.0.11/24"), "false "},
+		"the public one": {two, carry("198.18.1.10/24"), "false 198.18.1.10"},
+		"the other one":  {two, carry("198.18.0.10/24"), "false 198.18.0.10"},
+	} {
+		facts, words := service.Holding(tc.addrs, tc.vip)
+		if got := facts[service.FactHolder] + " " + facts[service.FactPart]; got != tc.want || words == "" {
+			t.Errorf("%s: %q (%s), want %q", name, got, words, tc.want)
+		}
+	}
+}
+
+func TestJudgeVIP(t *testing.T) {
+	c := &model.Cluster{Nodes: []model.Node{{Name: "a", Roles: []model.Role{model.RoleController}}, {Name: "b", Roles: []model.Role{model.RoleController}}}}
+	node := func(holder, part string) service.Observation {
+		return service.Observation{Facts: map[string]string{service.FactHolder: holder, service.FactPart: part}}
+	}
+	for name, tc := range map[string]struct {
+		a, b service.Observation
+		want string
+	}{
+		"one holds it":        {node("true", ""), node("false", ""), ""},
+		"both hold it":        {node("true", ""), node("true", ""), "vip-two-holders"},
+		"nobody holds it":     {node("false", ""), node("false", ""), "vip-no-holder"},
+		"each holds a part":   {node("false", "198.18.0.10"), node("false", "198.18.1.10"), "vip-parted vip-parted vip-no-holder"},
+		"one holds all of it": {node("true", ""), node("false", "198.18.1.10"), "vip-parted"},
+	} {
+		var got []string
+		for _, cond := range service.JudgeVIP(c, map[string]service.Observation{"a": tc.a, "b": tc.b}, "two", "none") {
+			got = append(got, cond.Code)
+		}
+		if strings.Join(got, " ") != tc.want {
+			t.Errorf("%s: %q, want %q", name, got, tc.want)
+		}
+	}
+}

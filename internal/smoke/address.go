@@ -37,7 +37,10 @@ func externalSpec(c *model.Cluster) (ExternalSpec, error) {
 	}
 	cidr = cidr.Masked()
 	gateway := cidr.Addr().Next()
-	taken := []netip.Addr{gateway, c.VIP.Address.Addr()}
+	taken := []netip.Addr{gateway}
+	for _, v := range c.VIP.Addresses() {
+		taken = append(taken, v.Prefix.Addr())
+	}
 	for _, n := range c.Nodes {
 		for _, a := range n.Addresses {
 			taken = append(taken, a)

@@ -40,7 +40,7 @@ func TestCore(t *testing.T) {
 	requireLab(t)
 	must(t, 5*time.Minute, "lab", "down", "--name", labName)
 	t.Cleanup(func() { nines(t, 5*time.Minute, "lab", "down", "--name", labName) })
-	must(t, 20*time.Minute, "lab", "up", "--profile", "core", "--name", labName)
+	must(t, 20*time.Minute, "lab", "up", "--profile", "core", "--name", labName, "--set", "vip.public_address="+publicVIP+"/24")
 	cluster := "/var/lib/nines-lab/" + labName + "/cluster.yaml"
 
 	part(t, cluster, "healthy", func(t *testing.T) { healthy(t, cluster) })
@@ -51,6 +51,7 @@ func TestCore(t *testing.T) {
 		}
 	})
 	part(t, cluster, "second apply changes nothing", func(t *testing.T) { unchanged(t, cluster) })
+	part(t, cluster, "users have an address of their own", func(t *testing.T) { ownAddress(t, cluster) })
 	part(t, cluster, "secrets stay secret", func(t *testing.T) { secretsStaySecret(t, cluster) })
 	part(t, cluster, "drift is seen and put back", func(t *testing.T) { drift(t, cluster) })
 	part(t, cluster, "certificates come to their end", func(t *testing.T) { certificates(t, cluster) })
@@ -142,6 +143,7 @@ func lossIsFound(t *testing.T, cluster string) {
 type status struct {
 	Healthy    bool     `json:"healthy"`
 	VIPHolders []string `json:"vip_holders"`
+	PublicVIP  string   `json:"public_vip"`
 	Apply      struct {
 		Who   string `json:"who"`
 		State string `json:"state"`

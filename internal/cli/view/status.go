@@ -18,11 +18,15 @@ func Status(w io.Writer, s api.Status, now time.Time) {
 	if !s.Healthy {
 		word = "NOT HEALTHY"
 	}
+	vip := s.VIP
+	if s.PublicVIP != "" {
+		vip += " and " + s.PublicVIP
+	}
 	holder := strings.Join(s.VIPHolders, " and ")
 	if holder == "" {
 		holder = "nobody"
 	}
-	fmt.Fprintf(w, "%s  %s   VIP %s on %s   leader %s\n\n", s.Cluster, word, s.VIP, holder, orNobody(s.Leader))
+	fmt.Fprintf(w, "%s  %s   VIP %s on %s   leader %s\n\n", s.Cluster, word, vip, holder, orNobody(s.Leader))
 	services := servicesOf(s)
 	head := append([]string{"NODE", "AGENT", "ETCD"}, upper(services)...)
 	rows := [][]string{head}

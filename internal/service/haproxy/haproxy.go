@@ -176,10 +176,12 @@ type peerView struct {
 type listenerView struct {
 	service.Listener
 	VIP, Idle string
-	Shared    bool // the table of the writer is shared among peers
-	Fall      int  // failed checks until a server is down
-	Inter     string
-	Servers   []serverView
+	// Public is the second address that it listens on; empty: none.
+	Public  string
+	Shared  bool // the table of the writer is shared among peers
+	Fall    int  // failed checks until a server is down
+	Inter   string
+	Servers []serverView
 }
 
 type serverView struct {
@@ -205,6 +207,9 @@ func newView(c *model.Cluster, n model.Node, ls []service.Listener, password str
 	for _, l := range ls {
 		lv := listenerView{Listener: l, VIP: c.VIP.Address.Addr().String(), Servers: servers, Shared: len(v.Peers) > 1, Fall: t.Fall + 2,
 			Inter: millis(max(t.Inter/2, t.FastInter))}
+		if c.VIP.Public.IsValid() && l.Public {
+			lv.Public = c.VIP.Public.Addr().String()
+		}
 		if l.HTTP {
 			lv.Inter = millis(cmp.Or(t.HTTPInter, t.Inter))
 		}

@@ -15,6 +15,7 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"text/template"
 	"time"
 
@@ -137,7 +138,7 @@ func node(c *model.Cluster, n model.Node, index int) ([]plan.Resource, error) {
 		return nil, err
 	}
 	find := plan.Resource{ID: id("action", actionInterface), Service: Name, Node: n.Name, After: []plan.ID{finder},
-		Action: &plan.Action{Name: actionInterface, Args: map[string]string{"address": v.Address}}}
+		Action: &plan.Action{Name: actionInterface, Args: map[string]string{"address": v.own()}}}
 	out = append(out, find)
 	config, err := file("keepalived.conf", pathConfig, 0o644, []string{"keepalived", "-t", "-f", "{}"}, find.ID)
 	if err != nil {
@@ -160,7 +161,8 @@ func node(c *model.Cluster, n model.Node, index int) ([]plan.Resource, error) {
 }
 
 type view struct {
-	Name, Address, VIP, Advert       string
+	Name, Address, Advert            string
+	Addresses                        []address
 	RouterID, Priority               int
 	Peers                            []string
 	Allow, Deny, GuardFile, GuardDir string
@@ -170,14 +172,24 @@ type view struct {
 	RevokeEvery, RevokeMissed                         int // seconds; looks
 }
 
+// address is one of the VIP's, with the node's own in its network, and what keepalived.conf calls the interface that carries that.
+type address struct{ VIP, Own, Variable string }
+
+// variables are the interfaces' names in keepalived.conf, in the order of the VIP's addresses.
+var variables = []string{"VIP_INTERFACE", "PUBLIC_INTERFACE"}
+
 func newView(c *model.Cluster, n model.Node, index int) (view, error) {
 	nodes := c.Controllers()
-	own, ok := n.Addresses[c.VIP.Network]
-	if !ok {
-		return view{}, fmt.Errorf("no address on the network %s, where the VIP is", c.VIP.Network)
+	var addresses []address
+	for i, a := range c.VIP.Addresses() {
+		own, ok := n.Addresses[a.Network]
+		if !ok {
+			return view{}, fmt.Errorf("no address on the network %s, where the VIP is", a.Network)
+		}
+		addresses = append(addresses, address{VIP: a.Prefix.String(), Own: own.String(), Variable: variables[i]})
 	}
 	v := view{
-		Name: n.Name, Address: own.String(), VIP: c.VIP.Address.String(), RouterID: c.VIP.RouterID,
+		Name: n.Name, Address: addresses[0].Own, Addresses: addresses, RouterID: c.VIP.RouterID,
 		Priority: priority(index, len(nodes)), Advert: strconv.FormatFloat(c.VIP.Advert.Seconds(), 'f', -1, 64),
 		Allow: Allow, Deny: Deny, GuardFile: model.PathVIPFile, GuardDir: filepath.Dir(model.PathVIPFile),
 		InterfaceFile: pathInterface, InterfaceScript: scriptInterface,
@@ -195,6 +207,15 @@ func newView(c *model.Cluster, n model.Node, index int) (view, error) {
 		v.Peers = append(v.Peers, a.String())
 	}
 	return v, nil
+}
+
+// own are the node's addresses whose interfaces are looked for.
+func (v view) own() string {
+	var out []string
+	for _, a := range v.Addresses {
+		out = append(out, a.Own)
+	}
+	return strings.Join(out, " ")
 }
 
 // priority spreads the nodes between 250 and 50. A backup waits (256 - priority) / 256 of an

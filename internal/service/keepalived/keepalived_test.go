@@ -21,4 +21,5 @@ func testResources(t *testing.T, c *model.Cluster) []plan.Resource {
 
 func TestGoldenFiles(t *testing.T) {
 	servicetest.Golden(t, "testdata", "ctl2", testResources(t, servicetest.Cluster()))
+	servicetest.Golden(t, "testdata/public", "ctl2", testResources(t, servicetest.WithPublicVIP(servicetest.Cluster())))
 }

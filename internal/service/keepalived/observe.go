@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"nines/internal/health"
@@ -22,11 +21,8 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 	if err != nil {
 		return service.Observation{Reason: "addresses of the node: " + err.Error()}
 	}
-	holds := service.Holds(addrs, env.Cluster.VIP.Address.Addr())
-	o := service.Observation{Facts: map[string]string{service.FactHolder: strconv.FormatBool(holds)}, Reason: "stands by"}
-	if holds {
-		o.Reason = "holds the VIP"
-	}
+	var o service.Observation
+	o.Facts, o.Reason = service.Holding(addrs, env.Cluster.VIP)
 	u, err := env.Host.Unit(ctx, Unit)
 	switch {
 	case err != nil:

@@ -144,16 +144,16 @@ func manage(ctx context.Context, h host.Host, env []string, args ...string) erro
 	return nil
 }
 
-// checkBootstrap looks for the three endpoints, which keystone-manage bootstrap makes last. args: region, url.
+// checkBootstrap looks for the three endpoints, which keystone-manage bootstrap makes last. args: region, url, public.
 func (s *Service) checkBootstrap(ctx context.Context, env service.Env, args map[string]string) (bool, string, error) {
 	n, err := withSQL(ctx, s.openSQL, func(c catalogue, ctx context.Context) (int, error) {
-		return c.IdentityEndpoints(ctx, args["region"], args["url"])
+		return c.IdentityEndpoints(ctx, args["region"], args["url"], args["public"])
 	})
 	if err != nil {
 		return false, "catalogue unknown: " + oneLine(err), nil
 	}
 	if n < 3 {
-		return false, fmt.Sprintf("%d of 3 identity endpoints lead to %s", n, args["url"]), nil
+		return false, fmt.Sprintf("%d of 3 identity endpoints lead to %s, that of users to %s", n, args["url"], args["public"]), nil
 	}
 	return true, "", nil
 }
@@ -178,7 +178,7 @@ func (s *Service) runBootstrap(ctx context.Context, env service.Env, args map[st
 		"OS_BOOTSTRAP_REGION_ID="+args["region"],
 		"OS_BOOTSTRAP_ADMIN_URL="+args["url"],
 		"OS_BOOTSTRAP_INTERNAL_URL="+args["url"],
-		"OS_BOOTSTRAP_PUBLIC_URL="+args["url"],
+		"OS_BOOTSTRAP_PUBLIC_URL="+args["public"],
 	), "bootstrap")
 }
 

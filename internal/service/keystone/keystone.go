@@ -103,7 +103,7 @@ func (*Service) Secrets(*model.Cluster) []secret.Spec {
 func (*Service) Listeners(c *model.Cluster) []service.Listener {
 	return []service.Listener{{
 		Name: Name, Port: model.PortKeystone, BackendPort: model.PortKeystone,
-		Health: Name, HTTP: true, BackendTLS: true,
+		Health: Name, HTTP: true, Public: true, BackendTLS: true,
 		// A connection that no thread takes up waits for its handshake, is given up after half a second and tried again: on busy machines all threads did
 		// handshakes that nobody waited for any more (one in seven requests failed while a Keystone started again). What waits in HAProxy costs nothing.
 		MaxConn: c.Tuning.Keystone.Processes * c.Tuning.Keystone.Threads,
@@ -208,15 +208,15 @@ func clusterResources(c *model.Cluster, controllers []model.Node) []plan.Resourc
 	return []plan.Resource{
 		migrated,
 		{ID: admin, Service: Name, Node: first, After: []plan.ID{migrated.ID}, Needs: path,
-			Action: &plan.Action{Name: actionBootstrap, Args: map[string]string{"region": Region, "url": PublicURL(c) + "/v3"}}},
+			Action: &plan.Action{Name: actionBootstrap, Args: map[string]string{"region": Region, "url": openstack.IdentityURL(c), "public": PublicURL(c) + "/v3"}}},
 		{ID: id(first, "action", actionToken), Service: Name, Node: first, After: answer, Needs: path,
 			Provides: []string{service.CapIdentity},
-			Action:   &plan.Action{Name: actionToken, Args: map[string]string{"url": PublicURL(c) + "/v3"}}},
+			Action:   &plan.Action{Name: actionToken, Args: map[string]string{"url": openstack.IdentityURL(c)}}},
 	}
 }
 
-// PublicURL is where clients find Keystone, without a path.
-func PublicURL(c *model.Cluster) string { return openstack.URL(c, model.PortKeystone) }
+// PublicURL is where users find Keystone, without a path.
+func PublicURL(c *model.Cluster) string { return openstack.PublicURL(c, model.PortKeystone) }
 
 func nodeFiles(c *model.Cluster, n model.Node, s secret.Source) ([]plan.File, error) {
 	conf, err := renderConf(c, s)
@@ -251,7 +251,7 @@ func renderConf(c *model.Cluster, s secret.Source) ([]byte, error) {
 	threads, _ := workers(c)
 	t := c.Tuning.Keystone
 	return openstack.Render(templates, "keystone.conf.tmpl", map[string]any{
-		"PublicURL":     PublicURL(c),
+		"Links":         openstack.Links(c, model.PortKeystone),
 		"Database":      openstack.NewDatabase(c, Name, password, threads),
 		"Cache":         openstack.NewCache(c, threads),
 		"TokenLifetime": int(t.TokenLifetime.Seconds()),

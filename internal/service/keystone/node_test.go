@@ -94,7 +94,7 @@ type database struct {
 	err       error
 }
 
-func (d database) IdentityEndpoints(context.Context, string, string) (int, error) {
+func (d database) IdentityEndpoints(context.Context, string, string, string) (int, error) {
 	return d.endpoints, d.err
 }
 func (d database) Close() error { return nil }

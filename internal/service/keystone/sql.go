@@ -9,8 +9,8 @@ import (
 
 // catalogue is what the checks ask of Keystone's database.
 type catalogue interface {
-	// IdentityEndpoints counts the enabled endpoints of the identity service with the region and URL.
-	IdentityEndpoints(ctx context.Context, region, url string) (int, error)
+	// IdentityEndpoints counts the enabled endpoints of the identity service with the region and URL; users have one of their own.
+	IdentityEndpoints(ctx context.Context, region, url, public string) (int, error)
 	Close() error
 }
 
@@ -27,11 +27,11 @@ func openLocal() (catalogue, error) {
 
 func (d localDatabase) Close() error { return d.db.Close() }
 
-func (d localDatabase) IdentityEndpoints(ctx context.Context, region, url string) (int, error) {
+func (d localDatabase) IdentityEndpoints(ctx context.Context, region, url, public string) (int, error) {
 	const query = `SELECT COUNT(*) FROM endpoint e JOIN service s ON s.id = e.service_id
-		WHERE s.type = 'identity' AND e.enabled AND e.region_id = ? AND e.url = ?`
+		WHERE s.type = 'identity' AND e.enabled AND e.region_id = ? AND e.url = IF(e.interface = 'public', ?, ?)`
 	var n int
-	err := d.db.QueryRowContext(ctx, query, region, url).Scan(&n)
+	err := d.db.QueryRowContext(ctx, query, region, public, url).Scan(&n)
 	return n, err
 }
 

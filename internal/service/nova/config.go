@@ -37,7 +37,7 @@ func (s *Service) files(c *model.Cluster, n model.Node, secrets secret.Source) (
 	}
 	conf, err := openstack.Render(templates, "nova.conf.tmpl", nodeConfig{Config: values, Node: n,
 		Controller: n.Has(model.RoleController), Compute: n.Has(model.RoleCompute),
-		Cert: model.PathCert, Key: model.PathKey, ConsoleURL: openstack.URL(c, model.PortNovaConsole), ConsolePort: model.PortNovaConsole,
+		Cert: model.PathCert, Key: model.PathKey, ConsoleURL: openstack.PublicURL(c, model.PortNovaConsole), ConsolePort: model.PortNovaConsole,
 		MetadataSecret: metadata, Virtualization: virtPath, VolumeMounts: model.PathVolumes})
 	if err != nil {
 		return nil, err

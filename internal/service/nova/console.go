@@ -22,7 +22,7 @@ const consoleIdle = time.Hour
 // Listeners implements service.Published.
 func (s *Service) Listeners(c *model.Cluster) []service.Listener {
 	return append(s.Service.Listeners(c), service.Listener{Name: "nova-console", Port: model.PortNovaConsole, BackendPort: model.PortNovaConsole,
-		Health: Name + "/" + consolePart, HTTP: true, BackendTLS: true, IdleTimeout: consoleIdle, Probe: consolePage})
+		Health: Name + "/" + consolePart, HTTP: true, Public: true, BackendTLS: true, IdleTimeout: consoleIdle, Probe: consolePage})
 }
 
 // Parts implements service.Composite.

@@ -35,11 +35,7 @@ const (
 func (s *Service) Observe(ctx context.Context, env service.Env) service.Observation {
 	o := service.Observation{Facts: map[string]string{}, Reason: "stands by"}
 	if addrs, err := s.addresses(); err == nil {
-		holds := service.Holds(addrs, env.Cluster.VIP.Address.Addr())
-		o.Facts[service.FactHolder] = strconv.FormatBool(holds)
-		if holds {
-			o.Reason = "holds the VIP"
-		}
+		o.Facts, o.Reason = service.Holding(addrs, env.Cluster.VIP)
 	}
 	if f, err := env.Host.ReadFile(pathKey); err == nil {
 		sum := sha256.Sum256(f.Content)

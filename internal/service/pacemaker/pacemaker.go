@@ -56,8 +56,11 @@ const (
 	proxySocket = "/run/haproxy/admin.sock"
 )
 
-// attributeReach is the node attribute that says whether another controller is reached.
-const attributeReach = "reach"
+// The node attributes that say whether another controller is reached in the VIP's network, and in that of its public address.
+const (
+	attributeReach       = "reach"
+	attributeReachPublic = "reach-public"
+)
 
 // usualToken stands in for what a cluster does not say that was described before it could.
 const usualToken = 600 * time.Millisecond
@@ -269,27 +272,53 @@ func fixed(c *model.Cluster) []string {
 type cibView struct {
 	Fences    bool
 	Settle    string
-	VIP       netip.Prefix
+	VIPs      []address
 	Attribute string
 	Devices   []device
 }
 
+// address is one of the VIP's: its resource, and the attribute that says whether its network is reached.
+type address struct {
+	ID, Attribute string
+	Prefix        netip.Prefix
+	Network       model.NetworkName
+}
+
+func addresses(c *model.Cluster) []address {
+	ids, attributes := []string{"vip", "vip-public"}, []string{attributeReach, attributeReachPublic}
+	var out []address
+	for i, a := range c.VIP.Addresses() {
+		out = append(out, address{ids[i], attributes[i], a.Prefix, a.Network})
+	}
+	return out
+}
+
 func newCIBView(c *model.Cluster) cibView {
-	return cibView{Fences: c.Fences(), Settle: fmt.Sprintf("%dms", settle.Milliseconds()), VIP: c.VIP.Address, Attribute: attributeReach,
+	return cibView{Fences: c.Fences(), Settle: fmt.Sprintf("%dms", settle.Milliseconds()), VIPs: addresses(c), Attribute: attributeReach,
 		Devices: devices(c)}
 }
 
-type reachView struct {
+// reached is a network in which other controllers are looked for.
+type reached struct {
 	Attribute string
 	Others    []netip.Addr
 }
 
+type reachView struct {
+	Attribute string // of the first
+	Networks  []reached
+}
+
 func newReachView(c *model.Cluster, n model.Node) reachView {
 	v := reachView{Attribute: attributeReach}
-	for _, m := range c.Controllers() {
-		if m.Name != n.Name {
-			v.Others = append(v.Others, m.Addresses[c.VIP.Network])
+	for _, a := range addresses(c) {
+		r := reached{Attribute: a.Attribute}
+		for _, m := range c.Controllers() {
+			if m.Name != n.Name {
+				r.Others = append(r.Others, m.Addresses[a.Network])
+			}
 		}
+		v.Networks = append(v.Networks, r)
 	}
 	return v
 }

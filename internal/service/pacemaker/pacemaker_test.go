@@ -46,4 +46,5 @@ func TestGoldenFiles(t *testing.T) {
 		}
 		return c
 	}()))
+	servicetest.Golden(t, "testdata/public", "ctl1", resources(t, servicetest.WithPublicVIP(cluster(false))))
 }

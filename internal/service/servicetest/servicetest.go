@@ -102,3 +102,14 @@ func write(t *testing.T, path string, content []byte) {
 		t.Fatal(err)
 	}
 }
+
+// WithPublicVIP gives the cluster an external network, with an address for users.
+func WithPublicVIP(c *model.Cluster) *model.Cluster {
+	c.Networks[model.External] = model.Network{CIDR: netip.MustParsePrefix("198.18.1.0/24")}
+	for i, n := range c.Nodes {
+		last := n.Address().As4()[3]
+		c.Nodes[i].Addresses[model.External] = netip.AddrFrom4([4]byte{198, 18, 1, last})
+	}
+	c.VIP.Public, c.VIP.PublicNetwork = netip.MustParsePrefix("198.18.1.10/24"), model.External
+	return c
+}
