@@ -63,14 +63,19 @@ func openstack() []service.Service {
 	}
 }
 
-func databases(services []service.Service, c *model.Cluster) []service.Database {
-	var out []service.Database
+// gather asks those of the services that the cluster runs and that have something to say.
+func gather[S, T any](services []service.Service, c *model.Cluster, ask func(S) []T) []T {
+	var out []T
 	for _, s := range services {
-		if u, ok := s.(service.DatabaseUser); ok && c.Runs(s.Name()) {
-			out = append(out, u.Databases(c)...)
+		if u, ok := s.(S); ok && c.Runs(s.Name()) {
+			out = append(out, ask(u)...)
 		}
 	}
 	return out
+}
+
+func databases(services []service.Service, c *model.Cluster) []service.Database {
+	return gather(services, c, func(s service.DatabaseUser) []service.Database { return s.Databases(c) })
 }
 
 func switchIDs(services []service.Service, c *model.Cluster, n model.Node, datapath string) map[string]string {
@@ -84,31 +89,13 @@ func switchIDs(services []service.Service, c *model.Cluster, n model.Node, datap
 }
 
 func brokerUsers(services []service.Service, c *model.Cluster) []service.BrokerUser {
-	var out []service.BrokerUser
-	for _, s := range services {
-		if u, ok := s.(service.Messaging); ok && c.Runs(s.Name()) {
-			out = append(out, u.BrokerUsers(c)...)
-		}
-	}
-	return out
+	return gather(services, c, func(s service.Messaging) []service.BrokerUser { return s.BrokerUsers(c) })
 }
 
 func starts(services []service.Service, c *model.Cluster, n model.Node) []string {
-	var out []string
-	for _, s := range services {
-		if u, ok := s.(service.Starter); ok && c.Runs(s.Name()) {
-			out = append(out, u.Starts(c, n)...)
-		}
-	}
-	return out
+	return gather(services, c, func(s service.Starter) []string { return s.Starts(c, n) })
 }
 
 func listeners(services []service.Service, c *model.Cluster) []service.Listener {
-	var out []service.Listener
-	for _, s := range services {
-		if p, ok := s.(service.Published); ok && c.Runs(s.Name()) {
-			out = append(out, p.Listeners(c)...)
-		}
-	}
-	return out
+	return gather(services, c, func(s service.Published) []service.Listener { return s.Listeners(c) })
 }

@@ -24,12 +24,12 @@ func (x *run) pace(ctx context.Context, probes []Probe) {
 	if factor <= 1 {
 		return
 	}
-	logins := ", but logins"
+	spared, logins := ProbeToken, ", but logins"
 	if x.drill.Site != nil {
-		logins = ""
+		spared, logins = "", ""
 	}
 	for i := range probes {
-		if probes[i].Name != ProbeToken || logins == "" {
+		if probes[i].Name != spared {
 			probes[i].Every = time.Duration(float64(probes[i].Every) * factor)
 		}
 	}
