@@ -3,6 +3,7 @@ package drill
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -12,48 +13,56 @@ import (
 const (
 	usualLogin  = 100 * time.Millisecond
 	slowestPace = 4 // the probes must still find an outage as short as their limits
-	paceTries   = 3 // the first login fills caches
+	paceTries   = 5
+	paceBounds  = 3 // an outage as long as a limit meets as many requests at least
 )
 
-// pace logs in while nobody else does, and has all probes send as many times less often as that takes longer than usual. Only logins keep their
-// rate: one that fails is an outage until the next, and their limit is three of them. But where a whole site is away nothing is measured in seconds,
-// and logins alone kept a quarter of the processors busy that it came back on.
+// pace logs in while nobody else does, and has all probes send as many times less often as that takes longer than usual. Where a limit is
+// short its probe keeps the rate that it takes to find an outage of that length: logins' is 1.5 s in some drills.
 func (x *run) pace(ctx context.Context, probes []Probe) {
-	took := quickestLogin(ctx, probes)
+	took := usualTime(ctx, probes)
 	factor := min(took.Seconds()/usualLogin.Seconds(), slowestPace)
 	if factor <= 1 {
 		return
 	}
-	spared, logins := ProbeToken, ", but logins"
-	if x.drill.Site != nil {
-		spared, logins = "", ""
-	}
-	for i := range probes {
-		if probes[i].Name != spared {
-			probes[i].Every = time.Duration(float64(probes[i].Every) * factor)
-		}
-	}
-	x.note(fmt.Sprintf("clients sent %.1f times less often than usual%s: before the load a login took %.2f s", factor, logins, took.Seconds()))
-}
-
-// quickestLogin is zero where no probe logs in. A login that fails counts as long as its client would wait: if others do too, the load before the
-// fault says so.
-func quickestLogin(ctx context.Context, probes []Probe) time.Duration {
-	for _, p := range probes {
-		if p.Name != ProbeToken {
-			continue
-		}
-		quickest := p.Timeout
-		for range paceTries {
-			begun := time.Now()
-			ctx, cancel := context.WithTimeout(ctx, p.Timeout)
-			err := p.Send(ctx, 0)
-			cancel()
-			if err == nil {
-				quickest = min(quickest, time.Since(begun))
+	logins := ""
+	for i, p := range probes {
+		slower := time.Duration(float64(p.Every) * factor)
+		for _, l := range x.drill.Limits {
+			if l.Probe == p.Name && l.Outage > 0 {
+				slower = max(p.Every, min(slower, l.Outage/paceBounds))
 			}
 		}
-		return quickest
+		if p.Name == ProbeToken {
+			logins = fmt.Sprintf(", logins every %.1f s", slower.Seconds())
+		}
+		probes[i].Every = slower
 	}
-	return 0
+	x.note(fmt.Sprintf("clients sent up to %.1f times less often than usual%s: before the load a login took %.2f s", factor, logins, took.Seconds()))
+}
+
+// usualTime is what a login takes, the median of some; zero where no probe logs in. One that fails counts as long as its client would wait: if others
+// do too, the load before the fault says so. The first, which fills caches, does not count.
+func usualTime(ctx context.Context, probes []Probe) time.Duration {
+	i := slices.IndexFunc(probes, func(p Probe) bool { return p.Name == ProbeToken })
+	if i < 0 {
+		return 0
+	}
+	var took []time.Duration
+	for range 1 + paceTries {
+		took = append(took, loginTime(ctx, probes[i]))
+	}
+	took = took[1:]
+	slices.Sort(took)
+	return took[len(took)/2]
+}
+
+func loginTime(ctx context.Context, p Probe) time.Duration {
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
+	defer cancel()
+	begun := time.Now()
+	if err := p.Send(ctx, 0); err != nil {
+		return p.Timeout
+	}
+	return time.Since(begun)
 }

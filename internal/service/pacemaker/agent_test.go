@@ -5,7 +5,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 )
 
 // runAgent runs an agent with the programs that stand in for the real ones, and returns its exit code.
@@ -116,6 +118,64 @@ func TestReach(t *testing.T) {
 			told, _ := os.ReadFile(filepath.Join(dir, "told")) // none: it told nothing
 			if code != tc.code || string(told) != tc.told {
 				t.Errorf("exit code %d, want %d; it told %q, want %q", code, tc.code, told, tc.told)
+			}
+		})
+	}
+}
+
+// The wrapper is the real one; the fence agent is not.
+func TestFence(t *testing.T) {
+	for name, tc := range map[string]struct {
+		options string // on stdin
+		args    []string
+		known   bool // what it can do
+		fails   bool // the real one
+		out     string
+		code    int
+	}{
+		"what it can do, for the first time": {"action=metadata\n", nil, false, false, "real -o metadata|", 0},
+		"what it can do, again":              {"action=metadata\n", nil, true, false, "kept", 0},
+		"what it cannot say":                 {"action=metadata\n", nil, false, true, "", 1},
+		"monitor":                            {"nodename=ctl2\naction=monitor\nip=10.0.0.1\n", nil, true, true, "", 0},
+		"off":                                {"action=off\nip=10.0.0.1\npassword_script=cat /etc/nines/fence/$x ctl2\n", nil, true, false, "real |action=off|ip=10.0.0.1|password_script=cat /etc/nines/fence/$x ctl2|", 0},
+		"off fails":                          {"action=off\n", nil, true, true, "real |action=off|", 1},
+		"by hand":                            {"", []string{"-o", "status"}, true, false, "real -o status|", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			view := fenceView{Real: filepath.Join(dir, "real"), Known: filepath.Join(dir, "known.xml")}
+			script, err := render("fence", view)
+			if err != nil {
+				t.Fatal(err)
+			}
+			real := "#!/bin/sh\necho \"real $*\"\n[ $# -gt 0 ] || cat\n"
+			if tc.fails {
+				real += "exit 1\n"
+			}
+			for path, content := range map[string]string{filepath.Join(dir, "wrapper"): string(script), view.Real: real} {
+				if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := time.Now().Add(-time.Hour)
+			if err := os.Chtimes(view.Real, before, before); err != nil {
+				t.Fatal(err)
+			}
+			if tc.known {
+				if err := os.WriteFile(view.Known, []byte("kept"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cmd := exec.Command("sh", append([]string{filepath.Join(dir, "wrapper")}, tc.args...)...)
+			cmd.Stdin = strings.NewReader(tc.options)
+			out, err := cmd.Output()
+			var exit *exec.ExitError
+			if err != nil && !errors.As(err, &exit) {
+				t.Fatal(err)
+			}
+			if got := strings.ReplaceAll(string(out), "\n", "|"); got != tc.out || cmd.ProcessState.ExitCode() != tc.code {
+				t.Errorf("exit %d, %q; want %d, %q", cmd.ProcessState.ExitCode(), got, tc.code, tc.out)
 			}
 		})
 	}

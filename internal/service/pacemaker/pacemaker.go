@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"text/template"
@@ -45,6 +46,8 @@ const (
 	pathCIB    = model.PathConfig + "/cib.xml"
 	// dirFence holds the BMCs' passwords, one file each.
 	dirFence = model.PathConfig + "/fence/"
+	// dirAgents is where Pacemaker looks for fence agents.
+	dirAgents = "/usr/sbin/"
 
 	actionStart  = "start-pacemaker"
 	actionMember = "member"
@@ -180,6 +183,13 @@ func node(c *model.Cluster, n model.Node, key []byte, s secret.Source) ([]plan.R
 	agent := file("haproxy.ocf", pathAgent, 0o755, rendered["haproxy.ocf"], "sh", "-n", "{}")
 	reach := file("reach.ocf", pathReach, 0o755, rendered["reach.ocf"], "sh", "-n", "{}")
 	wait := []plan.ID{agent, reach, file("haproxy.unit.conf", "/etc/systemd/system/"+proxyUnit+".d/pacemaker.conf", 0o644, rendered["haproxy.unit.conf"])}
+	for _, agent := range agents(devices(c)) {
+		content, err := render("fence", newFenceView(agent))
+		if err != nil {
+			return nil, err
+		}
+		wait = append(wait, file(wrapped(agent), dirAgents+wrapped(agent), 0o755, content, "sh", "-n", "{}"))
+	}
 	for _, d := range devices(c) {
 		password, err := s.Get(d.secret)
 		if err != nil {
@@ -335,6 +345,9 @@ type param struct{ Name, Value string }
 // passwordFile is where the fence agent reads the password, on every controller.
 func (d device) passwordFile() string { return dirFence + d.Node }
 
+// Type is what the resource is to Pacemaker.
+func (d device) Type() string { return wrapped(d.Agent) }
+
 func devices(c *model.Cluster) []device {
 	if !c.Fences() {
 		return nil
@@ -362,6 +375,26 @@ func devices(c *model.Cluster) []device {
 		out = append(out, d)
 	}
 	return out
+}
+
+// agents are the fence agents of the devices, each once.
+func agents(devices []device) []string {
+	var out []string
+	for _, d := range devices {
+		if !slices.Contains(out, d.Agent) {
+			out = append(out, d.Agent)
+		}
+	}
+	return out
+}
+
+// wrapped is the agent as Pacemaker knows it.
+func wrapped(agent string) string { return strings.Replace(agent, "fence_", "fence_nines_", 1) }
+
+type fenceView struct{ Real, Known string }
+
+func newFenceView(agent string) fenceView {
+	return fenceView{Real: dirAgents + agent, Known: "/var/lib/pacemaker/" + agent + ".xml"}
 }
 
 func render(name string, v any) ([]byte, error) {
