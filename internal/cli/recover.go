@@ -45,7 +45,7 @@ they are. Copies that have more than NODE are kept on their nodes, as /var/lib/m
 must be kept before it is switched on again.
 
 Exit code 0: there is a Primary again, 2: it waits for something (--explain: it would), 1: an error.`},
-	{name: "rabbitmq", noun: "message broker", short: "Bring the message broker back after all of its members stopped", choose: "boot `NODE` without the members that stopped after it", show: view.RabbitMQRecovery,
+	{name: "rabbitmq", noun: "message broker", short: "Bring the message broker back after all of its members stopped", choose: "go on from the metadata of `NODE`", show: view.RabbitMQRecovery,
 		long: `RabbitMQ's members wait for the one that stopped last, because it may have taken more than they have. The leader starts those
 that are stopped, and says for whom the others wait. This command shows what it sees.
 
@@ -55,6 +55,8 @@ that are stopped, and says for whom the others wait. This command shows what it 
 a copy of its metadata was kept in /var/lib/nines/rabbitmq-evidence. Queues, users and bindings that were made or changed after NODE had stopped
 are given up; messages in quorum queues stay as long as most of their replicas are there. It is recorded with your name. Members that do
 not answer are taken for switched off: make sure that they are. NODE must have gone on longer than every other member that answers.
+It is also for members that serve apart from each other, where none of them is with a majority: NODE and those that see just what it sees go on, the
+others are stopped, one at a time, and start again as its followers. What was declared on them alone is given up.
 
 Exit code 0: it serves again, 2: it waits for something (--explain: it would), 1: an error.`},
 }

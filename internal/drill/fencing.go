@@ -79,7 +79,7 @@ func (x *run) aim(ctx context.Context) (err error) {
 func (x *run) bmcDies(ctx context.Context) error {
 	node := x.report.Node
 	return x.step("bmc", "the BMC of "+node+" dies, and status must say so", func() error {
-		if err := x.Machines.KillBMC(ctx, node); err != nil {
+		if err := x.killBMC(ctx, node); err != nil {
 			return err
 		}
 		return x.await(ctx, codeBMC, noticeBMC)
@@ -102,12 +102,27 @@ func (x *run) await(ctx context.Context, code string, limit time.Duration) error
 	return nil
 }
 
+// killBMC ends the BMC of a machine until the fault is undone.
+func (x *run) killBMC(ctx context.Context, node string) error {
+	x.bmcDead = node
+	return x.Machines.KillBMC(ctx, node)
+}
+
+// unplug ends the BMC of a machine that stays away, where others would switch it on by it: Pacemaker takes the power of a member that it does not see,
+// and the leader gives it back.
+func (x *run) unplug(ctx context.Context, node string) error {
+	if x.Cluster.VIP.Engine != model.EnginePacemaker || !x.Cluster.Fences() {
+		return nil
+	}
+	return x.killBMC(ctx, node)
+}
+
 // bmcMended gives the BMC back, and has it tested: until then status says what it was.
 func (x *run) bmcMended(ctx context.Context) error {
-	if err := x.Machines.MendBMC(ctx, x.report.Node); err != nil {
-		return fmt.Errorf("the BMC of %s is left dead: %w", x.report.Node, err)
+	if err := x.Machines.MendBMC(ctx, x.bmcDead); err != nil {
+		return fmt.Errorf("the BMC of %s is left dead: %w", x.bmcDead, err)
 	}
-	if err := x.Person.TestBMC(ctx, x.report.Node); err != nil {
+	if err := x.Person.TestBMC(ctx, x.bmcDead); err != nil {
 		x.note("the BMC was not tested at the end: " + failure(err))
 	}
 	return nil

@@ -139,6 +139,27 @@ func TestFencingDrillsNeedBMCs(t *testing.T) {
 	}
 }
 
+// A machine that must stay away has no BMC either: others would switch it on.
+func TestWhoStaysAwayIsUnplugged(t *testing.T) {
+	for engine, unplugged := range map[model.VIPEngine]bool{model.EnginePacemaker: true, model.EngineKeepalived: false} {
+		s := &site{vip: "ctl1", stuck: "galera"}
+		r := runnerFor(t, s)
+		r.Cluster = fencedCluster(engine)
+		synctest.Test(t, func(t *testing.T) {
+			if _, err := r.Run(t.Context(), drillNamed(t, "galera-one-member-gone"), 3); err != nil {
+				t.Fatal(err)
+			}
+		})
+		ons := slices.DeleteFunc(slices.Clone(s.log), func(line string) bool { return !strings.HasPrefix(line, "on ") })
+		late := slices.IndexFunc(ons, func(line string) bool { return line != ons[0] && line != ons[1] })
+		away := strings.TrimPrefix(ons[late], "on ")
+		killed, mended := slices.Index(s.log, "kill the bmc of "+away), slices.Index(s.log, "mend the bmc of "+away)
+		if unplugged != (killed >= 0) || unplugged != (mended > killed) || killed > slices.Index(s.log, ons[0]) {
+			t.Errorf("%s: did %q", engine, s.log)
+		}
+	}
+}
+
 // An interrupted run leaves no dead BMC behind.
 func TestInterruptedRunMendsTheBMC(t *testing.T) {
 	s := &site{vip: "ctl1"}

@@ -49,7 +49,12 @@ func (x *run) oneAway(ctx context.Context) error {
 	if n := len(x.victims) - 1; x.drill.Site.InTurn {
 		away, others = x.victims[n], x.victims[:n]
 	}
-	err := x.step("others", "power on "+strings.Join(others, ", "), func() error { return x.switchOn(ctx, others) })
+	err := x.step("others", "power on "+strings.Join(others, ", "), func() error {
+		if err := x.unplug(ctx, away); err != nil {
+			return err
+		}
+		return x.switchOn(ctx, others)
+	})
 	if err != nil {
 		return err
 	}

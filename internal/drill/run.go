@@ -110,6 +110,7 @@ type run struct {
 	mended   bool              // the agents have ended the fault
 	other    *history          // that the drill gave one of them
 	booted   map[string]string // when each machine was, before the fault; nil: it does not matter
+	bmcDead  string            // the machine whose BMC the drill has ended
 
 	mu      sync.Mutex
 	said    bool            // what status must say, it has said
@@ -612,7 +613,7 @@ func (x *run) undo(ctx context.Context) error {
 		return nil
 	}
 	err := x.step("undo", title, f)
-	if x.drill.Fence != nil && x.drill.Fence.Dead {
+	if x.bmcDead != "" {
 		err = errors.Join(err, x.bmcMended(ctx))
 	}
 	x.report.HealedAfter = (time.Since(x.load.start) - x.fault).Milliseconds()

@@ -49,6 +49,7 @@ func TestAgent(t *testing.T) {
 		"stopped":            {"monitor", false, false, "running", notRunning, ""},
 		"start":              {"start", true, true, "running", success, "start haproxy.service\n"},
 		"stop":               {"stop", true, true, "running", success, "--job-mode=ignore-dependencies stop haproxy.service\n"},
+		"stop a frozen one":  {"monitor stop", false, true, "running", success, "kill --signal=KILL haproxy.service\n--job-mode=ignore-dependencies stop haproxy.service\n"},
 		"machine goes down":  {"stop", true, true, "stopping", success, ""},
 		"what it cannot do":  {"promote", true, true, "running", 3, ""},
 		"what it is":         {"meta-data", false, false, "running", success, ""},
@@ -64,9 +65,12 @@ func TestAgent(t *testing.T) {
 			if tc.answers {
 				answer = "echo 'Pid: 1'"
 			}
-			code := runAgent(t, dir, script, tc.verb, map[string]string{
-				"systemctl": "#!/bin/sh\ncase \"$*\" in *is-active*) " + active + " ;; is-system-running) echo " + tc.state + " ;; *) echo \"$*\" >>" + dir + "/calls ;; esac\n",
-				"socat":     "#!/bin/sh\ncat >/dev/null\n" + answer + "\n"})
+			code := 0
+			for verb := range strings.FieldsSeq(tc.verb) {
+				code = runAgent(t, dir, script, verb, map[string]string{
+					"systemctl": "#!/bin/sh\ncase \"$*\" in *is-active*) " + active + " ;; is-system-running) echo " + tc.state + " ;; *) echo \"$*\" >>" + dir + "/calls ;; esac\n",
+					"socat":     "#!/bin/sh\ncat >/dev/null\n" + answer + "\n"})
+			}
 			calls, _ := os.ReadFile(filepath.Join(dir, "calls")) // none: it called nothing
 			if code != tc.code || string(calls) != tc.calls {
 				t.Errorf("exit code %d, want %d; it called %q, want %q", code, tc.code, calls, tc.calls)
@@ -96,6 +100,7 @@ func TestReach(t *testing.T) {
 		"somebody answers":   {"monitor", true, true, false, "--name reach --update 1\n", success},
 		"nobody answers":     {"monitor", true, false, false, "--name reach --update 0\n", success},
 		"nobody to tell":     {"monitor", true, true, true, "--name reach --update 1\n", generic},
+		"start, once more":   {"start", true, true, false, "--name reach --update 1\n", success},
 		"stop":               {"stop", true, false, false, "--name reach --delete\n", success},
 		"what it cannot do":  {"promote", true, false, false, "", 3},
 		"what it is":         {"meta-data", false, false, false, "", success},
@@ -123,23 +128,50 @@ func TestReach(t *testing.T) {
 	}
 }
 
+// What Pacemaker knows it is told again after thirty looks, and what changes at once.
+func TestReachTellsChanges(t *testing.T) {
+	c := cluster(false)
+	script, err := render("reach.ocf", newReachView(c, c.Nodes[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	look := func(answers string) {
+		programs := map[string]string{"nines-reach": "", "fping": "#!/bin/sh\n" + answers + "\n", "attrd_updater": "#!/bin/sh\necho \"$*\" >>" + dir + "/told\n"}
+		if code := runAgent(t, dir, script, "monitor", programs); code != 0 {
+			t.Fatalf("exit code %d", code)
+		}
+	}
+	for range 31 {
+		look("exit 0")
+	}
+	look("exit 1")
+	look("exit 1")
+	look("exit 0")
+	const reached, not = "--name reach --update 1\n", "--name reach --update 0\n"
+	if told, err := os.ReadFile(filepath.Join(dir, "told")); err != nil || string(told) != reached+reached+not+reached {
+		t.Errorf("it told %q (%v)", told, err)
+	}
+}
+
 // The wrapper is the real one; the fence agent is not.
 func TestFence(t *testing.T) {
 	for name, tc := range map[string]struct {
 		options string // on stdin
 		args    []string
-		known   bool // what it can do
-		fails   bool // the real one
+		known   string // what it can do
+		fails   bool   // the real one
 		out     string
 		code    int
 	}{
-		"what it can do, for the first time": {"action=metadata\n", nil, false, false, "real -o metadata|", 0},
-		"what it can do, again":              {"action=metadata\n", nil, true, false, "kept", 0},
-		"what it cannot say":                 {"action=metadata\n", nil, false, true, "", 1},
-		"monitor":                            {"nodename=ctl2\naction=monitor\nip=10.0.0.1\n", nil, true, true, "", 0},
-		"off":                                {"action=off\nip=10.0.0.1\npassword_script=cat /etc/nines/fence/$x ctl2\n", nil, true, false, "real |action=off|ip=10.0.0.1|password_script=cat /etc/nines/fence/$x ctl2|", 0},
-		"off fails":                          {"action=off\n", nil, true, true, "real |action=off|", 1},
-		"by hand":                            {"", []string{"-o", "status"}, true, false, "real -o status|", 0},
+		"what it can do, for the first time":    {"action=metadata\n", nil, "", false, "real -o metadata|", 0},
+		"what it can do, again":                 {"action=metadata\n", nil, "kept", false, "kept", 0},
+		"what it can do, and the file is empty": {"action=metadata\n", nil, " ", false, "real -o metadata|", 0},
+		"what it cannot say":                    {"action=metadata\n", nil, "", true, "", 1},
+		"monitor":                               {"nodename=ctl2\naction=monitor\nip=10.0.0.1\n", nil, "kept", true, "", 0},
+		"off":                                   {"action=off\nip=10.0.0.1\npassword_script=cat /etc/nines/fence/$x ctl2\n", nil, "kept", false, "real |action=off|ip=10.0.0.1|password_script=cat /etc/nines/fence/$x ctl2|", 0},
+		"off fails":                             {"action=off\n", nil, "kept", true, "real |action=off|", 1},
+		"by hand":                               {"", []string{"-o", "status"}, "kept", false, "real -o status|", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -162,8 +194,8 @@ func TestFence(t *testing.T) {
 			if err := os.Chtimes(view.Real, before, before); err != nil {
 				t.Fatal(err)
 			}
-			if tc.known {
-				if err := os.WriteFile(view.Known, []byte("kept"), 0o600); err != nil {
+			if tc.known != "" {
+				if err := os.WriteFile(view.Known, []byte(strings.TrimSpace(tc.known)), 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}

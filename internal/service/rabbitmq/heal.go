@@ -401,13 +401,13 @@ func (s *Service) forgetMember(ctx context.Context, env service.Env, _ int64, ar
 // haltPatience is how long a broker may take to stop as it wants to.
 const haltPatience = 30 * time.Second
 
-// halt stops a broker that serves nobody and keeps copies of what it saved.
-func (s *Service) halt(ctx context.Context, env service.Env, epoch int64, _ map[string]string) error {
+// halt stops a broker and keeps copies of what it saved. One that serves is stopped only if the step says so.
+func (s *Service) halt(ctx context.Context, env service.Env, epoch int64, args map[string]string) error {
 	var e recovery.Evidence
 	if err := s.brokerOf(ctx, env, &e); err != nil {
 		return err
 	}
-	if e.Broker == recovery.Serving {
+	if e.Broker == recovery.Serving && args[recovery.ArgServing] != "true" {
 		return errors.New("the broker serves: it is not stopped")
 	}
 	if e.Broker == recovery.Starting { // it waits for its peers, and does not heed a request to stop

@@ -13,7 +13,7 @@ const (
 	StepRestart = "restart"
 	// StepForget, on a member that serves, removes ArgMember from its cluster.
 	StepForget = "forget"
-	// StepHalt stops a broker that serves nobody, and keeps copies of what it saved.
+	// StepHalt stops a broker, and keeps copies of what it saved.
 	StepHalt = "halt"
 	// StepForce starts a broker that does not wait for its peers.
 	StepForce = "force"
@@ -23,7 +23,7 @@ const (
 const (
 	// ArgMember of StepForget is the member to be forgotten.
 	ArgMember = "member"
-	// ArgServing of StepRestart: the member serves, and is to be restarted all the same.
+	// ArgServing of StepRestart and StepHalt: the member serves, and is to be restarted, or stopped, all the same.
 	ArgServing = "serving"
 	// ArgWaiting of StepRestart: the member is starting, and waits for its peers.
 	ArgWaiting = "waiting"
@@ -41,7 +41,7 @@ func Next(c Case) service.Move {
 	m := service.Move{Diagnosis: string(d.Diagnosis), Act: string(d.Act), Node: d.Node, Reason: d.Reason, Hint: d.Hint}
 	serving := c.in(Serving)
 	m.Rest = len(serving) >= c.quorum()
-	m.Settled = c.Epoch > 0 && len(serving) > 0
+	m.Settled = c.Epoch > 0 && len(serving) > 0 && !c.apart(serving) // a split may wait for a person's word
 	switch d.Act {
 	case Start:
 		m.Steps = [][]service.HealStep{steps(d.Nodes, StepStart)}
@@ -52,6 +52,11 @@ func Next(c Case) service.Move {
 		}
 	case Halt:
 		m.Steps = [][]service.HealStep{steps(d.Nodes, StepHalt)}
+		for i, n := range d.Nodes {
+			if c.Evidence[n].Broker == Serving { // of a split, at a person's word
+				m.Steps[0][i].Args = map[string]string{ArgServing: "true"}
+			}
+		}
 	case Restart:
 		s := service.HealStep{Node: d.Node, Name: StepRestart}
 		switch d.Diagnosis {

@@ -268,7 +268,7 @@ func (c Case) split(serving []string) Decision {
 	d := Decision{Diagnosis: Split, Act: Wait, Reason: "members serve that do not see each other: " + strings.Join(told, " / ")}
 	ask := func(why string) Decision {
 		d.Act, d.Reason = Ask, d.Reason+"; "+why
-		d.Hint = "mend the management network; if it stays, restart rabbitmq-server on the smaller side, one member at a time"
+		d.Hint = "mend the management network; if it stays, '--choose NODE': it and whom it sees go on, what the others decided meanwhile (queues, bindings, users) is given up"
 		return d
 	}
 	for _, n := range serving {
@@ -278,7 +278,12 @@ func (c Case) split(serving []string) Decision {
 		}
 	}
 	if ids := c.clusters(); len(ids) > 1 {
-		return ask("they are different clusters")
+		d.Act, d.Reason = Ask, d.Reason+"; they are different clusters: "+c.tellClusters()
+		d.Hint = "on those whose state is not wanted stop rabbitmq-server, move /var/lib/rabbitmq/mnesia aside, 'nines apply'"
+		return d
+	}
+	if others := c.others(serving); len(others) > 0 && !c.Settled {
+		return c.side(serving, others)
 	}
 	if len(serving) < len(c.Members) {
 		return ask("not all members serve: " + c.serve(serving))
@@ -307,6 +312,33 @@ func (c Case) split(serving []string) Decision {
 		}
 	}
 	return d
+}
+
+// others are those who serve and do not see just what the chosen member sees.
+func (c Case) others(serving []string) []string {
+	if c.Choice == "" {
+		return nil
+	}
+	mine := intersect(c.Evidence[c.Choice].Running, serving)
+	return slices.DeleteFunc(slices.Clone(serving), func(m string) bool {
+		return m == c.Choice || slices.Contains(mine, m) && slices.Equal(intersect(c.Evidence[m].Running, serving), mine)
+	})
+}
+
+// side follows a person's word in a split: the chosen member and those that see just what it sees go on. Each of the others is stopped before any of
+// them starts again: one that starts beside two that are apart takes up the metadata of either, and RabbitMQ forgets that they were apart only when
+// nobody of another side is left.
+func (c Case) side(serving, others []string) Decision {
+	n := c.Choice
+	if !slices.Contains(serving, n) {
+		return Decision{Diagnosis: BadChoice, Act: Ask, Node: n, Reason: n + " cannot go on: it does not serve, and others do", Hint: "choose one that serves: " + strings.Join(serving, ", ")}
+	}
+	are, take := "is", "takes"
+	if len(others) > 1 {
+		are, take = "are", "take"
+	}
+	return Decision{Diagnosis: Chosen, Act: Halt, Nodes: others[:1],
+		Reason: fmt.Sprintf("a person chose %s; %s %s stopped, one at a time, and %s up its metadata with the next start", n, strings.Join(others, ", "), are, take)}
 }
 
 // sides groups the members by whom they see. whole: all of a group see just this group.

@@ -130,6 +130,13 @@ func TestDecide(t *testing.T) {
 		{"the smaller side holds queues alone", Case{Evidence: three(serves("c1", "c2"), serves("c1", "c2"), with(serves("c3"), func(e *Evidence) { e.Held = 1 })), Lineage: all}, Split, Ask, "", "1 queues"},
 		{"a second cluster serves", Case{Evidence: three(serves("c1", "c2"), serves("c1", "c2"), of(idB, serves("c3"))), Lineage: all}, Split, Ask, "", "different"},
 		{"a split while one is away", Case{Evidence: without(three(serves("c1"), serves("c2"), whole), "c3"), Lineage: all}, Split, Ask, "", "2 of 3"},
+		{"a person chooses in a split", Case{Epoch: 3, Choice: "c2", Evidence: three(serves("c1"), serves("c2"), serves("c3")), Lineage: all}, Chosen, Halt, "", "c1, c3 are stopped"},
+		{"a person chooses, and one is stopped already", Case{Epoch: 3, Choice: "c2", Evidence: three(at(Stopped, names...), serves("c2"), serves("c3")), Lineage: all}, Chosen, Halt, "", "c3 is stopped"},
+		{"a person chooses, and all others are stopped", Case{Epoch: 3, Choice: "c2", Evidence: three(at(Stopped, names...), serves("c2"), at(Stopped, names...)), Lineage: all}, Running, Start, "", "c1, c3 can join"},
+		{"a person chooses the smaller side", Case{Epoch: 3, Choice: "c3", Evidence: three(serves("c1", "c2"), serves("c1", "c2"), serves("c3")), Lineage: all}, Chosen, Halt, "", "c1, c2 are stopped"},
+		{"whom the chosen one sees goes on with it", Case{Epoch: 3, Choice: "c1", Evidence: three(serves("c1", "c2"), serves("c1", "c2"), serves("c3")), Lineage: all}, Chosen, Halt, "", "c3 is stopped"},
+		{"one that does not serve is chosen in a split", Case{Epoch: 3, Choice: "c3", Evidence: three(serves("c1"), serves("c2"), at(Stopped, names...)), Lineage: all}, BadChoice, Ask, "c3", "does not serve"},
+		{"a word that was followed does not count in the next split", Case{Epoch: 3, Choice: "c2", Settled: true, Evidence: three(serves("c1"), serves("c2"), serves("c3")), Lineage: all}, Split, Ask, "", "no side"},
 		{"chosen, and one still waits", Case{Epoch: 3, Choice: "c2", Evidence: without(inOrder(Starting), "c3"), Lineage: all}, Chosen, Halt, "", "stopped first"},
 		{"chosen", Case{Epoch: 3, Choice: "c2", Evidence: without(inOrder(Stopped), "c3"), Lineage: all}, Chosen, Force, "c2", "given up is what c3"},
 		{"chosen where the last is empty", Case{Epoch: 3, Choice: "c2", Evidence: three(at(Stopped, names...), at(Stopped, "c2", "c3"), empty(Stopped)), Lineage: all}, Chosen, Force, "c2", "c3 (empty)"},
@@ -300,7 +307,7 @@ func TestForce(t *testing.T) {
 }
 
 // TestOthersStaySafe: a member that serves is restarted only in a split, alone, and not if it is of a majority; only an empty member is
-// forgotten, by one of a majority that serves; nobody who serves is stopped.
+// forgotten, by one of a majority that serves; one that serves is stopped only in a split, alone, at a person's word for another.
 func TestOthersStaySafe(t *testing.T) {
 	done := map[string]int{}
 	manyTimes(t, func(t *rapid.T) {
@@ -328,7 +335,9 @@ func TestOthersStaySafe(t *testing.T) {
 					t.Fatalf("starts %s, which is %s", s.Node, e.Broker)
 				}
 			case StepHalt:
-				if e.Broker == Serving || e.Broker == Stopped || c.Choice == "" || len(c.in(Serving)) > 0 {
+				word := c.Choice != "" && !c.Settled && s.Node != c.Choice
+				atWork := e.Broker == Serving && s.Args[ArgServing] == "true" && len(all) == 1 && c.apart(c.in(Serving))
+				if !word && e.Broker == Serving || e.Broker == Stopped || c.Choice == "" || !atWork && len(c.in(Serving)) > 0 {
 					t.Fatalf("halts %s, which is %s", s.Node, e.Broker)
 				}
 			case StepRestart:
