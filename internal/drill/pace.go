@@ -15,6 +15,7 @@ const (
 	slowestPace = 4 // the probes must still find an outage as short as their limits
 	paceTries   = 5
 	paceBounds  = 3 // an outage as long as a limit meets as many requests at least
+	mostLater   = time.Second
 )
 
 // pace logs in while nobody else does, and has all probes send as many times less often as that takes longer than usual. Where a limit is
@@ -25,7 +26,7 @@ func (x *run) pace(ctx context.Context, probes []Probe) {
 	if factor <= 1 {
 		return
 	}
-	logins := ""
+	logins, limits := "", slices.Clone(x.drill.Limits)
 	for i, p := range probes {
 		slower := time.Duration(float64(p.Every) * factor)
 		for _, l := range x.drill.Limits {
@@ -35,10 +36,23 @@ func (x *run) pace(ctx context.Context, probes []Probe) {
 		}
 		if p.Name == ProbeToken {
 			logins = fmt.Sprintf(", logins every %.1f s", slower.Seconds())
+			limits = withWork(limits, factor)
 		}
 		probes[i].Every = slower
 	}
+	x.limit(limits)
 	x.note(fmt.Sprintf("clients sent up to %.1f times less often than usual%s: before the load a login took %.2f s", factor, logins, took.Seconds()))
+}
+
+// withWork returns the limits with more for logins where one takes factor times as long as it usually does, mostLater at most: after a failover as many
+// as have waited are worked off at once, and each is processor time for the most part (database and cache kept one waiting for 0.3 s of 1.5, seen).
+func withWork(limits []Limit, factor float64) []Limit {
+	for i, l := range limits {
+		if l.Probe == ProbeToken && l.Outage > 0 {
+			limits[i].Outage += min(mostLater, time.Duration((factor-1)*float64(l.Outage)).Round(time.Millisecond))
+		}
+	}
+	return limits
 }
 
 // usualTime is what a login takes, the median of some; zero where no probe logs in. One that fails counts as long as its client would wait: if others

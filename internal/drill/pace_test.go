@@ -19,6 +19,7 @@ func TestPace(t *testing.T) {
 		"slow":               {[]time.Duration{900 * ms, 250 * ms, 300 * ms, 100 * ms, 200 * ms}, 0, 25 * ms, 1250 * ms, 1},
 		"slow, short limit":  {[]time.Duration{250 * ms, 250 * ms, 250 * ms, 250 * ms, 250 * ms}, 1200 * ms, 25 * ms, 500 * ms, 1},
 		"slow, longer limit": {[]time.Duration{250 * ms, 250 * ms, 250 * ms, 250 * ms, 250 * ms}, 3 * time.Second, 25 * ms, time.Second, 1},
+		"a little slow":      {[]time.Duration{200 * ms, 200 * ms, 200 * ms, 200 * ms, 200 * ms}, 600 * ms, 20 * ms, 500 * ms, 1},
 		"slow, long limit":   {[]time.Duration{250 * ms, 250 * ms, 250 * ms, 250 * ms, 250 * ms}, 9 * time.Second, 25 * ms, 1250 * ms, 1},
 		"very slow":          {[]time.Duration{time.Second, time.Second, time.Second, time.Second, time.Second}, 0, 40 * ms, 2 * time.Second, 1},
 		"two fail":           {[]time.Duration{0, 200 * ms, 200 * ms, 0, 100 * ms}, 0, 20 * ms, time.Second, 1},
@@ -49,6 +50,10 @@ func TestPace(t *testing.T) {
 				}
 				if tc.logins != nil && probes[1].Every != tc.login {
 					t.Errorf("logins every %v, want %v", probes[1].Every, tc.login)
+				}
+				want := min(time.Second, time.Duration((float64(tc.tcp)/float64(10*ms)-1)*float64(tc.most)))
+				if more := x.drill.Limits[0].Outage - tc.most; more != want {
+					t.Errorf("logins may be away for %v more, want %v", more, want)
 				}
 				if len(x.report.Notes) != tc.notes {
 					t.Errorf("notes: %q", x.report.Notes)

@@ -58,6 +58,14 @@ func (*NotSteadyError) Hint() string {
 	return "look for what else keeps these machines, or the one that measures, busy, and run the drill again"
 }
 
+// limit sets what clients may feel.
+func (x *run) limit(limits []Limit) {
+	x.drill.Limits, x.report.Limits = limits, nil
+	for _, l := range limits {
+		x.report.Limits = append(x.report.Limits, l.String())
+	}
+}
+
 // The times of a run.
 const (
 	baseline     = 5 * time.Second // load before the fault: clients must be served all the time
@@ -129,9 +137,7 @@ func (r *Runner) Run(ctx context.Context, d Drill, seed uint64) (Report, error) 
 		name: fmt.Sprintf("%s-%s-%d", started.UTC().Format("20060102T150405"), d.Name, seed)}
 	x.report = Report{Name: d.Name, Seed: seed, Started: started, Fault: d.Title, RedundantAfter: -1, Versions: r.Versions,
 		Environment: r.Environment, Reproduce: fmt.Sprintf("nines drill run %s --seed %d", d.Name, seed)}
-	for _, l := range d.Limits {
-		x.report.Limits = append(x.report.Limits, l.String())
-	}
+	x.limit(d.Limits)
 	if err := x.step("gate", "the cluster is whole", func() error { return x.gate(ctx) }); err != nil {
 		return x.report, err
 	}
