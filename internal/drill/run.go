@@ -58,14 +58,6 @@ func (*NotSteadyError) Hint() string {
 	return "look for what else keeps these machines, or the one that measures, busy, and run the drill again"
 }
 
-// limit sets what clients may feel.
-func (x *run) limit(limits []Limit) {
-	x.drill.Limits, x.report.Limits = limits, nil
-	for _, l := range limits {
-		x.report.Limits = append(x.report.Limits, l.String())
-	}
-}
-
 // The times of a run.
 const (
 	baseline     = 5 * time.Second // load before the fault: clients must be served all the time
@@ -143,6 +135,14 @@ func (r *Runner) Run(ctx context.Context, d Drill, seed uint64) (Report, error) 
 	}
 	err := x.underLoad(ctx)
 	return x.report, err
+}
+
+// limit sets what clients may feel.
+func (x *run) limit(limits []Limit) {
+	x.drill.Limits, x.report.Limits = limits, nil
+	for _, l := range limits {
+		x.report.Limits = append(x.report.Limits, l.String())
+	}
 }
 
 func (x *run) step(id, title string, f func() error) error {

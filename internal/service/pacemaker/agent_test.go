@@ -43,17 +43,19 @@ func TestAgent(t *testing.T) {
 		state            string // of the system
 		code             int
 		calls            string // of systemctl, beside questions
+		silent           bool   // when it was looked at before
 	}{
-		"works":              {"monitor", true, true, "running", success, ""},
-		"frozen":             {"monitor", false, true, "running", generic, ""},
-		"stopped":            {"monitor", false, false, "running", notRunning, ""},
-		"start":              {"start", true, true, "running", success, "start haproxy.service\n"},
-		"stop":               {"stop", true, true, "running", success, "--job-mode=ignore-dependencies stop haproxy.service\n"},
-		"stop a frozen one":  {"monitor stop", false, true, "running", success, "kill --signal=KILL haproxy.service\n--job-mode=ignore-dependencies stop haproxy.service\n"},
-		"machine goes down":  {"stop", true, true, "stopping", success, ""},
-		"what it cannot do":  {"promote", true, true, "running", 3, ""},
-		"what it is":         {"meta-data", false, false, "running", success, ""},
-		"nothing to be said": {"validate-all", false, false, "running", success, ""},
+		"works":              {"monitor", true, true, "running", success, "", false},
+		"frozen":             {"monitor", false, true, "running", generic, "", false},
+		"stopped":            {"monitor", false, false, "running", notRunning, "", false},
+		"start":              {"start", true, true, "running", success, "start haproxy.service\n", false},
+		"stop":               {"stop", true, true, "running", success, "--job-mode=ignore-dependencies stop haproxy.service\n", false},
+		"stop a frozen one":  {"monitor stop", false, true, "running", success, "kill --signal=KILL haproxy.service\n--job-mode=ignore-dependencies stop haproxy.service\n", false},
+		"it answers again":   {"monitor stop", true, true, "running", success, "--job-mode=ignore-dependencies stop haproxy.service\n", true},
+		"machine goes down":  {"stop", true, true, "stopping", success, "", false},
+		"what it cannot do":  {"promote", true, true, "running", 3, "", false},
+		"what it is":         {"meta-data", false, false, "running", success, "", false},
+		"nothing to be said": {"validate-all", false, false, "running", success, "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -64,6 +66,11 @@ func TestAgent(t *testing.T) {
 			}
 			if tc.answers {
 				answer = "echo 'Pid: 1'"
+			}
+			if tc.silent {
+				if err := os.WriteFile(filepath.Join(dir, "nines-haproxy-silent"), nil, 0o644); err != nil {
+					t.Fatal(err)
+				}
 			}
 			code := 0
 			for verb := range strings.FieldsSeq(tc.verb) {

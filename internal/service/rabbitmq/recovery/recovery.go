@@ -278,7 +278,7 @@ func (c Case) split(serving []string) Decision {
 		}
 	}
 	if ids := c.clusters(); len(ids) > 1 {
-		d.Act, d.Reason = Ask, d.Reason+"; they are different clusters: "+c.tellClusters()
+		d = ask("they are different clusters: " + c.tellClusters())
 		d.Hint = "on those whose state is not wanted stop rabbitmq-server, move /var/lib/rabbitmq/mnesia aside, 'nines apply'"
 		return d
 	}
