@@ -26,6 +26,7 @@ func (x *run) pace(ctx context.Context, probes []Probe) {
 	if factor <= 1 {
 		return
 	}
+	x.slower = factor
 	logins, limits := "", slices.Clone(x.drill.Limits)
 	for i, p := range probes {
 		slower := time.Duration(float64(p.Every) * factor)
@@ -41,7 +42,7 @@ func (x *run) pace(ctx context.Context, probes []Probe) {
 		probes[i].Every = slower
 	}
 	x.limit(limits)
-	x.note(fmt.Sprintf("clients sent up to %.1f times less often than usual%s: before the load a login took %.2f s", factor, logins, took.Seconds()))
+	x.note(fmt.Sprintf("clients sent up to %.1f times less often than usual%s, and the cluster has as many times longer to be whole again: before the load a login took %.2f s", factor, logins, took.Seconds()))
 }
 
 // withWork returns the limits with more for logins where one takes factor times as long as it usually does, mostLater at most: after a failover as many

@@ -17,8 +17,9 @@ const (
 	unitSettled = "lab-settled.service"
 	// shareEvery is how often machines are looked at.
 	shareEvery = time.Second
-	// bootTime is how long a machine may boot: one of its services may wait for another machine for ever.
-	bootTime = 3 * time.Minute
+	// bootTime is how long a machine may boot: one of its services may wait for another machine for ever. A controller of a whole cloud on two slow
+	// processors takes six minutes; with three it got its whole share in the middle of that, and the others failed 36 s of logins.
+	bootTime = 15 * time.Minute
 )
 
 // settledUnit writes pathSettled at the end of the boot.
