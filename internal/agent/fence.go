@@ -25,7 +25,7 @@ import (
 // Keys of the store.
 const (
 	keyOrder    = "fence/order" // the latest order, fence.Order
-	keyBMCTests = "fence/tests" // what the leader's latest tests showed, by node
+	keyBMCTests = "fence/tests" // what the leader's latest tests showed, by model.Level.Key
 )
 
 // How often the leader tests the BMCs, and how often it looks whether an order lost its executor. A BMC is a slow
@@ -37,14 +37,14 @@ const (
 	answersWithin = 2 * time.Second
 )
 
-// device is a node's BMC with what this node knows to be let in.
-func (a *Agent) device(n model.Node) (fence.Device, error) {
-	password, err := a.secrets.Get(n.BMCPassword())
+// device is a BMC with what this node knows to be let in.
+func (a *Agent) device(l model.Level) (fence.Device, error) {
+	password, err := a.secrets.Get(l.PasswordSecret())
 	if err != nil {
-		return fence.Device{}, &fence.Error{Node: n.Name, Trouble: fence.Credentials, Err: errors.New("its password was never handed over")}
+		return fence.Device{}, &fence.Error{Level: l, Trouble: fence.Credentials, Err: errors.New("its password was never handed over")}
 	}
-	certificate, _ := a.secrets.Get(n.BMCCertificate()) // none before the first test
-	return fence.Device{Node: n.Name, BMC: n.BMC, Password: password, Certificate: certificate}, nil
+	certificate, _ := a.secrets.Get(l.CertificateSecret()) // none before the first test
+	return fence.Device{Level: l, Password: password, Certificate: certificate}, nil
 }
 
 // withBMC returns the named nodes, or all, that have a BMC.
@@ -91,22 +91,30 @@ func noBMC(node string) error {
 		Next: "add bmc: {protocol: ..., address: ..., user: ...} to the node, then 'nines apply'"}
 }
 
-// testBMCs tests BMCs from this node, side by side.
-func (a *Agent) testBMCs(ctx context.Context, nodes []model.Node) []fence.Result {
-	out := make([]fence.Result, len(nodes))
+// testBMCs tests the nodes' BMCs from this node, side by side. It returns which were tested, and what each test showed.
+func (a *Agent) testBMCs(ctx context.Context, nodes []model.Node) ([]model.Level, []fence.Result) {
+	var levels []model.Level
+	var tests []func() fence.Result
+	for _, n := range nodes {
+		for _, l := range n.Levels() {
+			levels = append(levels, l)
+			tests = append(tests, func() fence.Result { return a.testBMC(ctx, n, l) })
+		}
+	}
+	out := make([]fence.Result, len(tests))
 	var wg sync.WaitGroup
-	for i, n := range nodes {
-		wg.Go(func() { out[i] = a.testBMC(ctx, n) })
+	for i, test := range tests {
+		wg.Go(func() { out[i] = test() })
 	}
 	wg.Wait()
-	return out
+	return levels, out
 }
 
-func (a *Agent) testBMC(ctx context.Context, n model.Node) fence.Result {
-	d, err := a.device(n)
+func (a *Agent) testBMC(ctx context.Context, n model.Node, l model.Level) fence.Result {
+	d, err := a.device(l)
 	var e *fence.Error
 	if errors.As(err, &e) {
-		return fence.Result{Node: n.Name, Address: n.BMC.Address, Protocol: n.BMC.Protocol, At: time.Now().UTC(), Trouble: e.Trouble, Text: e.Err.Error()}
+		return fence.Result{Node: l.Node, Level: l.Number, Address: l.BMC.Address, Protocol: l.BMC.Protocol, At: time.Now().UTC(), Trouble: e.Trouble, Text: e.Err.Error()}
 	}
 	r := fence.Test(ctx, d)
 	if r.Power == fence.Off && a.answers(ctx, n) {
@@ -130,11 +138,11 @@ func (a *Agent) testAsLeader(ctx context.Context, s store.Store, lease store.Fen
 	if _, err := a.secrets.refresh(ctx); err != nil {
 		return nil, err
 	}
-	results := a.testBMCs(ctx, nodes)
+	levels, results := a.testBMCs(ctx, nodes)
 	fresh := map[string]string{}
 	for i, r := range results {
 		if r.Certificate != "" {
-			fresh[nodes[i].BMCCertificate()] = r.Certificate
+			fresh[levels[i].CertificateSecret()] = r.Certificate
 		}
 	}
 	if len(fresh) > 0 {
@@ -142,17 +150,17 @@ func (a *Agent) testAsLeader(ctx context.Context, s store.Store, lease store.Fen
 			return results, err
 		}
 	}
-	return results, a.noteBMCs(ctx, s, lease, results)
+	return results, a.noteBMCs(ctx, s, lease, levels, results)
 }
 
-func (a *Agent) noteBMCs(ctx context.Context, s store.Store, lease store.Fence, results []fence.Result) error {
+func (a *Agent) noteBMCs(ctx context.Context, s store.Store, lease store.Fence, levels []model.Level, results []fence.Result) error {
 	for {
 		known, rev, err := bmcTests(ctx, s)
 		if err != nil {
 			return err
 		}
-		for _, r := range results {
-			known[r.Node] = r
+		for i, r := range results {
+			known[levels[i].Key()] = r
 		}
 		raw, err := json.Marshal(known)
 		if err != nil {
@@ -208,26 +216,35 @@ func bmcConditions(c *model.Cluster, tests map[string]fence.Result) []health.Con
 	}
 	var out []health.Condition
 	for _, n := range c.Nodes {
-		r, tested := tests[n.Name]
-		if !tested || r.Trouble == "" || r.Address != n.BMC.Address || r.Protocol != n.BMC.Protocol {
-			continue // not tested since it was described so
+		for _, l := range n.Levels() {
+			r, tested := tests[l.Key()]
+			if !tested || r.Trouble == "" || r.Address != l.BMC.Address || r.Protocol != l.BMC.Protocol {
+				continue // not tested since it was described so
+			}
+			out = append(out, bmcCondition(l, r))
 		}
-		cond := health.Condition{Severity: health.Warning, Node: n.Name, Service: "bmc", Text: fmt.Sprintf("%s (%s): %s", r.Address, r.Protocol, r.Text), Hint: fence.Hint(r.Trouble, n.Name)}
-		switch r.Trouble {
-		case fence.Credentials:
-			cond.Code = "bmc-credentials"
-		case fence.Certificate:
-			cond.Code = "bmc-certificate"
-		case fence.Slow:
-			cond.Code = "bmc-slow"
-		case fence.OtherMachine:
-			cond.Code = "bmc-other-machine"
-		default:
-			cond.Code = "bmc-unreachable"
-		}
-		out = append(out, cond)
 	}
 	return out
+}
+
+func bmcCondition(l model.Level, r fence.Result) health.Condition {
+	cond := health.Condition{Severity: health.Warning, Node: l.Node, Service: "bmc", Text: fmt.Sprintf("%s (%s): %s", r.Address, r.Protocol, r.Text), Hint: fence.Hint(r.Trouble, l)}
+	if l.Number > 1 {
+		cond.Text = "the second, " + cond.Text
+	}
+	switch r.Trouble {
+	case fence.Credentials:
+		cond.Code = "bmc-credentials"
+	case fence.Certificate:
+		cond.Code = "bmc-certificate"
+	case fence.Slow:
+		cond.Code = "bmc-slow"
+	case fence.OtherMachine:
+		cond.Code = "bmc-other-machine"
+	default:
+		cond.Code = "bmc-unreachable"
+	}
+	return cond
 }
 
 // lastOrder reads the latest order; a zero one if there was none.
@@ -381,14 +398,14 @@ func (a *Agent) step(ctx context.Context, s store.Store, o fence.Order) error {
 	if err != nil {
 		return err
 	}
-	d, err := a.device(nodes[0])
-	if err != nil {
-		return err
-	}
 	if o.Action == fence.Cycle && o.Todo[0] == fence.On {
 		a.awaitFencers(ctx, c, o)
 	}
-	return fence.Switch(ctx, d, o.Todo[0])
+	var devices []func() (fence.Device, error)
+	for _, l := range nodes[0].Levels() {
+		devices = append(devices, func() (fence.Device, error) { return a.device(l) })
+	}
+	return fence.SwitchBy(ctx, devices, o.Todo[0])
 }
 
 // fencersLimit is how long a machine stays off for a fencer that says nothing: one that had counted it out before does not do so again.
@@ -558,7 +575,8 @@ func (a *Agent) postBMC(w http.ResponseWriter, r *http.Request) error {
 	if _, err := a.secrets.refresh(r.Context()); err != nil {
 		return err
 	}
-	api.WriteJSON(w, api.FenceTest{From: a.Config.Node, Results: a.testBMCs(r.Context(), nodes)})
+	_, results := a.testBMCs(r.Context(), nodes)
+	api.WriteJSON(w, api.FenceTest{From: a.Config.Node, Results: results})
 	return nil
 }
 
@@ -599,18 +617,23 @@ func (a *Agent) putFencePassword(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	n := model.Node{Name: req.Node, BMC: req.BMC}
-	if req.Node == "" || req.Password == "" || !n.HasBMC() {
+	if req.Second {
+		n = model.Node{Name: req.Node, SecondBMC: req.BMC}
+	}
+	levels := n.Levels()
+	if req.Node == "" || req.Password == "" || len(levels) != 1 {
 		return &api.Error{Status: http.StatusBadRequest, Code: api.CodeInvalid, Text: "a password needs a node, its bmc, and something in it"}
 	}
 	if _, err := a.secrets.refresh(r.Context()); err != nil {
 		return err
 	}
 	changed := map[string]string{}
-	if have, err := a.secrets.Get(n.BMCPassword()); err != nil || have != req.Password {
-		changed[n.BMCPassword()] = req.Password
+	password, certificate := levels[0].PasswordSecret(), levels[0].CertificateSecret()
+	if have, err := a.secrets.Get(password); err != nil || have != req.Password {
+		changed[password] = req.Password
 	}
 	if req.NewCertificate {
-		changed[n.BMCCertificate()] = ""
+		changed[certificate] = ""
 	}
 	if len(changed) > 0 {
 		if err := a.secrets.Merge(r.Context(), changed); err != nil {

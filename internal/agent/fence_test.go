@@ -34,6 +34,14 @@ func TestBMCConditions(t *testing.T) {
 			t.Errorf("%+v, want %s", got, code)
 		}
 	}
+	second := model.BMC{Protocol: model.IPMI, Address: bmc.Address, User: "nines"}
+	c.Nodes[0].SecondBMC = second
+	tests["ctl1/2"] = fence.Result{Node: "ctl1", Level: 2, Address: second.Address, Protocol: second.Protocol, Trouble: fence.Credentials, Text: "seen"}
+	tests["ctl1"] = fence.Result{Node: "ctl1", Level: 1, Address: bmc.Address, Protocol: bmc.Protocol}
+	if got := bmcConditions(c, tests); len(got) != 1 || got[0].Code != "bmc-credentials" || !strings.HasPrefix(got[0].Text, "the second, ") || !strings.Contains(got[0].Hint, "ctl1 --second'") {
+		t.Errorf("a second BMC in trouble: %+v", got)
+	}
+	delete(tests, "ctl1/2")
 	c.Nodes[0].BMC.Address = "198.51.100.99"
 	if got := bmcConditions(c, tests); len(got) != 0 {
 		t.Errorf("the test was of another BMC: %+v", got)

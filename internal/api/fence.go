@@ -46,6 +46,7 @@ type FenceTest struct {
 type FencePassword struct {
 	Node     string    `json:"node"`
 	BMC      model.BMC `json:"bmc"`
+	Second   bool      `json:"second,omitempty"` // it is the node's second one
 	Password string    `json:"password"`
 	// NewCertificate forgets the certificate that the BMC had to show.
 	NewCertificate bool `json:"new_certificate,omitempty"`

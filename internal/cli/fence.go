@@ -27,7 +27,7 @@ func newFenceCommand(g *globals) *cobra.Command {
 		Use:   "fence",
 		Short: "Test the machines' BMCs, give nines their passwords, switch power",
 		Long: `A machine's BMC (iDRAC, iLO, XCC, ...) takes its power away when the machine itself does not answer. cluster.yaml
-names each (nodes[].bmc); its password is handed over with 'nines fence password' and kept encrypted.`,
+names each (nodes[].bmc, and where there is another way nodes[].second_bmc); its password is handed over with 'nines fence password' and kept encrypted.`,
 	}
 	cmd.AddCommand(newFenceTestCommand(g), newFencePasswordCommand(g),
 		newFenceSwitchCommand(g, fence.TurnOff, "Take a machine's power away", "Take the power of %s away? What it has not written to disk is lost."),
@@ -84,7 +84,7 @@ func allWell(tests []api.FenceTest) bool {
 }
 
 func newFencePasswordCommand(g *globals) *cobra.Command {
-	var fresh bool
+	var fresh, second bool
 	cmd := &cobra.Command{
 		Use:   "password NODE",
 		Short: "Hand over the password of a machine's BMC",
@@ -94,7 +94,8 @@ encrypted: in .nines/ beside cluster.yaml until the cluster is deployed, then wi
 The certificate that the BMC shows the first time is kept, and no other is given the password from then on. Compare its fingerprint with what the
 BMC itself says. --new-certificate forgets it, after the BMC or its certificate was replaced.`,
 		Example: `  nines fence password ctl1
-  nines fence password ctl1 <password-file`,
+  nines fence password ctl1 <password-file
+  nines fence password ctl1 --second`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := g.open()
@@ -106,18 +107,34 @@ BMC itself says. --new-certificate forgets it, after the BMC or its certificate 
 			if !ok {
 				return &hinted{fmt.Sprintf("the cluster has no node %s", args[0]), "cluster.yaml names them"}
 			}
-			if !n.HasBMC() {
-				return &hinted{n.Name + " has no bmc in cluster.yaml", "add bmc: {protocol: ..., address: ..., user: ...} to the node"}
-			}
-			password, err := g.readPassword(fmt.Sprintf("Password of %s on the BMC of %s (%s): ", n.BMC.User, n.Name, n.BMC.Address), n.BMC.Protocol.PasswordLimit())
+			l, err := levelOf(n, second)
 			if err != nil {
 				return err
 			}
-			return g.handOver(cmd.Context(), s, n, password, fresh)
+			password, err := g.readPassword(fmt.Sprintf("Password of %s on the %s (%s): ", l.BMC.User, l, l.BMC.Address), l.BMC.Protocol.PasswordLimit())
+			if err != nil {
+				return err
+			}
+			return g.handOver(cmd.Context(), s, l, password, fresh)
 		},
 	}
+	cmd.Flags().BoolVar(&second, "second", false, "that of the machine's second BMC")
 	cmd.Flags().BoolVar(&fresh, "new-certificate", false, "forget the certificate that the BMC has shown so far")
 	return cmd
+}
+
+// levelOf is the node's first BMC, or its second.
+func levelOf(n model.Node, second bool) (model.Level, error) {
+	key, number := "bmc", 1
+	if second {
+		key, number = "second_bmc", 2
+	}
+	for _, l := range n.Levels() {
+		if l.Number == number {
+			return l, nil
+		}
+	}
+	return model.Level{}, &hinted{n.Name + " has no " + key + " in cluster.yaml", "add " + key + ": {protocol: ..., address: ..., user: ...} to the node"}
 }
 
 // readPassword asks on a terminal, without showing what is typed, or reads what was piped in. It never comes from the
@@ -145,15 +162,15 @@ func (g *globals) readPassword(question string, limit int) (string, error) {
 	return password, nil
 }
 
-func (g *globals) handOver(ctx context.Context, s *app.Session, n model.Node, password string, fresh bool) error {
+func (g *globals) handOver(ctx context.Context, s *app.Session, l model.Level, password string, fresh bool) error {
 	if s.Client == nil {
-		if err := s.KeepPassword(n.Name, password); err != nil {
+		if err := s.KeepPassword(l, password); err != nil {
 			return err
 		}
 		fmt.Fprintf(g.out, "The password is kept in %s; 'nines apply' hands it over and tests it.\n", s.Path("bmc.age"))
 		return nil
 	}
-	r, err := s.Client.FencePassword(ctx, api.FencePassword{Node: n.Name, BMC: n.BMC, Password: password, NewCertificate: fresh})
+	r, err := s.Client.FencePassword(ctx, api.FencePassword{Node: l.Node, BMC: l.BMC, Second: l.Number > 1, Password: password, NewCertificate: fresh})
 	if err != nil {
 		return err
 	}
@@ -166,7 +183,7 @@ func (g *globals) handOver(ctx context.Context, s *app.Session, n model.Node, pa
 		}
 	}
 	if err == nil && r.Trouble != "" {
-		return &hinted{"the password is kept, but the test failed", fence.Hint(r.Trouble, n.Name)}
+		return &hinted{"the password is kept, but the test failed", fence.Hint(r.Trouble, l)}
 	}
 	return err
 }
@@ -176,7 +193,7 @@ func newFenceSwitchCommand(g *globals, action fence.Action, short, question stri
 	cmd := &cobra.Command{
 		Use:   string(action) + " NODE",
 		Short: short,
-		Long: short + `, through its BMC. The order is written down with your name, and is carried out by a controller even when the leader loses
+		Long: short + `, through its BMC, or through the second one where the first does not do it. The order is written down with your name, and is carried out by a controller even when the leader loses
 its power by it. It is refused when a quorum would be lost with the machine. It returns when the BMC says that it is done.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

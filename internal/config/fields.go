@@ -36,6 +36,11 @@ const (
 	// IFNAMSIZ of the kernel.
 	interfacePattern = `^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$`
 	interfaceMeans   = "the name of a network interface"
+
+	bmcPattern     = `^[0-9]{1,3}(\.[0-9]{1,3}){3}(:[0-9]{1,5})?$`
+	bmcMeans       = "an IPv4 address, like 192.0.2.61 or 192.0.2.61:8443"
+	bmcUserPattern = `^[A-Za-z0-9._@-]{1,64}$`
+	bmcUserMeans   = "a user name: letters, digits, '.', '_', '@' and '-'"
 )
 
 // fields describes every key by its path; "[]" stands for any element of a list, "*"
@@ -62,9 +67,13 @@ var fields = map[string]field{
 	"nodes[].bmc.protocol": {doc: "How the BMC is spoken to. redfish wherever the machine has it: its certificate is checked; ipmi (2.0, RMCP+) for older ones.",
 		required: true, enum: words(model.BMCProtocols)},
 	"nodes[].bmc.address": {doc: "Address of the BMC, with :port where it is not the protocol's own (443, ipmi 623). It must not be an address of the machine itself: that one is silent when it is needed.",
-		required: true, pattern: `^[0-9]{1,3}(\.[0-9]{1,3}){3}(:[0-9]{1,5})?$`, means: "an IPv4 address, like 192.0.2.61 or 192.0.2.61:8443"},
+		required: true, pattern: bmcPattern, means: bmcMeans},
 	"nodes[].bmc.user": {doc: "The account on the BMC; it needs the right to switch power and no other (Redfish: Operator).",
-		required: true, pattern: `^[A-Za-z0-9._@-]{1,64}$`, means: "a user name: letters, digits, '.', '_', '@' and '-'"},
+		required: true, pattern: bmcUserPattern, means: bmcUserMeans},
+	"nodes[].second_bmc":          {doc: "Another way to the machine's power, which is tried where the first does not take it: the same BMC over IPMI, a chassis manager, a switch for power that speaks Redfish. Its password: `nines fence password NODE --second`."},
+	"nodes[].second_bmc.protocol": {doc: "As of the first.", required: true, enum: words(model.BMCProtocols)},
+	"nodes[].second_bmc.address":  {doc: "As of the first, and another address or protocol than that.", required: true, pattern: bmcPattern, means: bmcMeans},
+	"nodes[].second_bmc.user":     {doc: "As of the first.", required: true, pattern: bmcUserPattern, means: bmcUserMeans},
 	"accept_even_controllers": {doc: "Acknowledges an even number of controllers: it survives no more failures than one controller less and costs one machine more.",
 		fallback: "false"},
 

@@ -261,22 +261,31 @@ func (p *decoder) fencing() {
 				p.report(p.value("fencing"), fmt.Sprintf("fencing is on, but the controller %s has no bmc (line %d)", n.Name, p.key(path).line),
 					"bmc: {protocol: redfish, address: ..., user: ...} for it, or fencing: off")
 			}
+			if p.given(path + ".second_bmc") {
+				p.report(p.key(path+".second_bmc"), fmt.Sprintf("%s has a second BMC and no first", n.Name), "bmc: {...} instead, or both")
+			}
 			continue
 		}
-		if b := n.BMC; b.Protocol == model.IPMI && len(b.User) > longestIPMIUser {
-			p.report(p.value(path+".bmc.user"), fmt.Sprintf("the user %s is longer than %d characters, the most that IPMI has room for", b.User, longestIPMIUser), "a shorter name, or protocol: redfish")
-		}
-		if p.given(path+".bmc.address") && !p.bad[path+".bmc.address"] {
-			p.bmcAddress(n, path+".bmc.address", seen)
+		for _, l := range n.Levels() {
+			p.bmc(l, fmt.Sprintf("%s.%s", path, []string{"bmc", "second_bmc"}[l.Number-1]), seen)
 		}
 	}
 }
 
-func (p *decoder) bmcAddress(n model.Node, path string, seen map[netip.AddrPort]string) {
+func (p *decoder) bmc(l model.Level, path string, seen map[netip.AddrPort]string) {
+	if l.BMC.Protocol == model.IPMI && len(l.BMC.User) > longestIPMIUser {
+		p.report(p.value(path+".user"), fmt.Sprintf("the user %s is longer than %d characters, the most that IPMI has room for", l.BMC.User, longestIPMIUser), "a shorter name, or protocol: redfish")
+	}
+	if p.given(path+".address") && !p.bad[path+".address"] {
+		p.bmcAddress(l, path+".address", seen)
+	}
+}
+
+func (p *decoder) bmcAddress(l model.Level, path string, seen map[netip.AddrPort]string) {
 	at := p.value(path)
-	endpoint, err := n.BMC.Endpoint()
+	endpoint, err := l.BMC.Endpoint()
 	if err != nil {
-		p.report(at, fmt.Sprintf("address: %q is not an address", n.BMC.Address), "like 192.0.2.61 or 192.0.2.61:8443")
+		p.report(at, fmt.Sprintf("address: %q is not an address", l.BMC.Address), "like 192.0.2.61 or 192.0.2.61:8443")
 		return
 	}
 	a := endpoint.Addr()
@@ -284,7 +293,7 @@ func (p *decoder) bmcAddress(n model.Node, path string, seen map[netip.AddrPort]
 		p.report(at, fmt.Sprintf("%s is no address of a machine", a), "the address of the BMC")
 	}
 	if p.cluster.VIP.Is(a) {
-		p.report(at, fmt.Sprintf("the BMC of %s has the address of the VIP", n.Name), "the BMC's own address")
+		p.report(at, fmt.Sprintf("the %s has the address of the VIP", l), "the BMC's own address")
 	}
 	for i, other := range p.cluster.Nodes {
 		for _, network := range model.NetworkNames {
@@ -295,7 +304,7 @@ func (p *decoder) bmcAddress(n model.Node, path string, seen map[netip.AddrPort]
 		}
 	}
 	if first, twice := seen[endpoint]; twice {
-		p.report(at, fmt.Sprintf("two nodes have the BMC %s", endpoint), fmt.Sprintf("each machine its own: the wrong one would lose its power; the first stands in line %d", p.value(first).line))
+		p.report(at, fmt.Sprintf("the BMC %s stands here twice", endpoint), fmt.Sprintf("each machine its own, or the wrong one would lose its power, and a second one of a machine is another; the first stands in line %d", p.value(first).line))
 		return
 	}
 	seen[endpoint] = path

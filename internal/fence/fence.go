@@ -32,8 +32,7 @@ const (
 
 // Device is a machine's BMC, with what it takes to be let in.
 type Device struct {
-	Node     string
-	BMC      model.BMC
+	model.Level
 	Password string
 	// Certificate is the one the BMC must show, as PEM. Empty: the first one is taken, see Result.Certificate. IPMI has none.
 	Certificate string
@@ -54,28 +53,32 @@ const (
 
 // Error says why a BMC could not be used.
 type Error struct {
-	Node    string
+	Level   model.Level
 	Trouble Trouble
 	Err     error
 }
 
-func (e *Error) Error() string { return fmt.Sprintf("BMC of %s: %v", e.Node, e.Err) }
+func (e *Error) Error() string { return fmt.Sprintf("%s: %v", e.Level, e.Err) }
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
 // Hint says what to do now.
-func (e *Error) Hint() string { return Hint(e.Trouble, e.Node) }
+func (e *Error) Hint() string { return Hint(e.Trouble, e.Level) }
 
 // Hint says what to do about a trouble.
-func Hint(t Trouble, node string) string {
+func Hint(t Trouble, l model.Level) string {
+	node, key, password := l.Node, "bmc", "nines fence password "+l.Node
+	if l.Number > 1 {
+		key, password = "second_bmc", password+" --second"
+	}
 	switch t {
 	case Credentials:
-		return "hand over the right password with 'nines fence password " + node + "', or set the account right on the BMC"
+		return "hand over the right password with '" + password + "', or set the account right on the BMC"
 	case Certificate:
-		return "was it replaced? compare the fingerprint on the BMC itself, then 'nines fence password " + node + " --new-certificate'"
+		return "was it replaced? compare the fingerprint on the BMC itself, then '" + password + " --new-certificate'"
 	case OtherMachine:
-		return "is bmc.address of " + node + " in cluster.yaml that of another machine? Until it is right, nothing may be switched through it"
+		return "is " + key + ".address of " + node + " in cluster.yaml that of another machine? Until it is right, nothing may be switched through it"
 	case Slow:
 		return "look at the BMC's load and sessions; many recover by a reset of the BMC itself ('nines fence test " + node + "' measures again)"
 	}
@@ -87,6 +90,7 @@ const (
 	dialLimit   = 3 * time.Second
 	testLimit   = 20 * time.Second
 	switchLimit = 60 * time.Second
+	levelLimit  = 20 * time.Second // as pcmk_off_timeout, before Pacemaker's next level
 	slowAfter   = 5 * time.Second
 	askAgain    = 500 * time.Millisecond
 )
@@ -100,7 +104,9 @@ type session interface {
 
 // Result is what a test of a BMC showed.
 type Result struct {
-	Node     string            `json:"node"`
+	Node string `json:"node"`
+	// Level is 2 for a second BMC; 0, in what was written before there was this key, is 1.
+	Level    int               `json:"level"`
 	Address  string            `json:"address"`
 	Protocol model.BMCProtocol `json:"protocol"`
 	At       time.Time         `json:"at"`
@@ -118,7 +124,7 @@ type Result struct {
 // Test proves that the BMC answers, lets us in and knows the power's state. It changes nothing.
 func Test(ctx context.Context, d Device) Result {
 	began := time.Now()
-	r := Result{Node: d.Node, Address: d.BMC.Address, Protocol: d.BMC.Protocol, At: began.UTC()}
+	r := Result{Node: d.Node, Level: d.Number, Address: d.BMC.Address, Protocol: d.BMC.Protocol, At: began.UTC()}
 	ctx, cancel := context.WithTimeout(ctx, testLimit)
 	defer cancel()
 	shown := &shown{}
@@ -146,7 +152,7 @@ func Test(ctx context.Context, d Device) Result {
 // Switch switches the machine's power and returns when the BMC says that it is so.
 func Switch(ctx context.Context, d Device, want Power) error {
 	if d.BMC.Protocol == model.Redfish && d.Certificate == "" {
-		return &Error{d.Node, Certificate, errors.New("it was never tested: nobody knows the certificate it must show")}
+		return &Error{d.Level, Certificate, errors.New("it was never tested: nobody knows the certificate it must show")}
 	}
 	ctx, cancel := context.WithTimeout(ctx, switchLimit)
 	defer cancel()
@@ -161,7 +167,7 @@ func Switch(ctx context.Context, d Device, want Power) error {
 		for {
 			select {
 			case <-ctx.Done():
-				return &Error{d.Node, Unreachable, fmt.Errorf("it took the order to switch the power %s, but did not say that it is so within %s", want, switchLimit)}
+				return &Error{d.Level, Unreachable, fmt.Errorf("it took the order to switch the power %s, but did not say that it is so within %s", want, switchLimit)}
 			case <-time.After(askAgain):
 			}
 			if have, err = s.power(ctx); err == nil && have == want {
@@ -169,6 +175,34 @@ func Switch(ctx context.Context, d Device, want Power) error {
 			}
 		}
 	})
+}
+
+// SwitchBy switches the machine's power by the first of the devices that does it. One that has others behind it gets levelLimit.
+func SwitchBy(ctx context.Context, devices []func() (Device, error), want Power) error {
+	var failed []error
+	for i, device := range devices {
+		d, err := device()
+		if err == nil {
+			err = switchWithin(ctx, d, want, i == len(devices)-1)
+		}
+		if err == nil {
+			return nil
+		}
+		failed = append(failed, err)
+	}
+	if len(failed) == 1 {
+		return failed[0]
+	}
+	return oneLine(errors.Join(failed...))
+}
+
+func switchWithin(ctx context.Context, d Device, want Power, last bool) error {
+	if !last {
+		limited, cancel := context.WithTimeout(ctx, levelLimit)
+		defer cancel()
+		ctx = limited
+	}
+	return Switch(ctx, d, want)
 }
 
 // with opens a session, has f use it and closes it. Its errors are *Error.
@@ -186,13 +220,13 @@ func with(ctx context.Context, d Device, seen *shown, f func(session) error) err
 		return e
 	}
 	if ctx.Err() != nil && !errors.Is(err, errOtherCertificate) {
-		return &Error{d.Node, Unreachable, oneLine(fmt.Errorf("no answer in time: %w", withoutPassword(err, d.Password)))}
+		return &Error{d.Level, Unreachable, oneLine(fmt.Errorf("no answer in time: %w", withoutPassword(err, d.Password)))}
 	}
 	trouble := troubleOf(err)
 	if trouble == Credentials {
 		err = &plain{"it refuses the user " + d.BMC.User + ": the password is wrong, or the account may not do this", err}
 	}
-	return &Error{d.Node, trouble, oneLine(withoutPassword(err, d.Password))}
+	return &Error{d.Level, trouble, oneLine(withoutPassword(err, d.Password))}
 }
 
 // longestText is as much of an error as anybody reads; BMCs answer whole pages.

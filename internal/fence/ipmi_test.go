@@ -58,7 +58,7 @@ user 2 true "nines" "right" operator 10 none md5
 		_ = sim.Process.Kill()
 		_ = sim.Wait()
 	})
-	d := Device{Node: "ctl1", Password: "right", BMC: model.BMC{Protocol: model.IPMI, Address: fmt.Sprintf("127.0.0.1:%d", port), User: "nines"}}
+	d := Device{Password: "right", Level: model.Level{Node: "ctl1", BMC: model.BMC{Protocol: model.IPMI, Address: fmt.Sprintf("127.0.0.1:%d", port), User: "nines"}}}
 	for deadline := time.Now().Add(30 * time.Second); ; { // it opens its port some time after its start
 		r := Test(t.Context(), d)
 		if r.Trouble == "" {

@@ -55,17 +55,17 @@ func TestOrder(t *testing.T) {
 	if o.Orphaned(now.Add(switchLimit)) || !o.Orphaned(now.Add(2*switchLimit)) {
 		t.Error("an executor at work was taken for gone, or one that is gone for at work")
 	}
-	if o.WasOff() || o.Stepped(&Error{"ctl1", Unreachable, errors.New("silence")}, now).WasOff() || (Order{}).WasOff() {
+	if o.WasOff() || o.Stepped(&Error{model.Level{Node: "ctl1"}, Unreachable, errors.New("silence")}, now).WasOff() || (Order{}).WasOff() {
 		t.Error("the power was not off")
 	}
 	o = o.Stepped(nil, now.Add(time.Second))
-	if !o.WasOff() || !o.Stepped(&Error{"ctl1", Unreachable, errors.New("silence")}, now).WasOff() {
+	if !o.WasOff() || !o.Stepped(&Error{model.Level{Node: "ctl1"}, Unreachable, errors.New("silence")}, now).WasOff() {
 		t.Error("the power was off, whatever came after")
 	}
 	if !o.Open() || o.Todo[0] != On || o.Touched.Equal(now) {
 		t.Fatalf("%+v", o)
 	}
-	if failed := o.Stepped(&Error{"ctl1", Unreachable, errors.New("silence")}, now); failed.Open() || failed.Error == "" || failed.Hint == "" {
+	if failed := o.Stepped(&Error{model.Level{Node: "ctl1"}, Unreachable, errors.New("silence")}, now); failed.Open() || failed.Error == "" || failed.Hint == "" {
 		t.Errorf("%+v", failed)
 	}
 	if done := o.Stepped(nil, now); done.Open() || done.Error != "" || done.Orphaned(now.Add(time.Hour)) {
@@ -74,10 +74,11 @@ func TestOrder(t *testing.T) {
 }
 
 func TestUnknownProtocol(t *testing.T) {
-	if Hint(Certificate, "ctl1") == Hint(Unreachable, "ctl1") {
+	l := model.Level{Node: "ctl1", Number: 1, BMC: model.BMC{Protocol: "carrier-pigeon", Address: "192.0.2.1"}}
+	if Hint(Certificate, l) == Hint(Unreachable, l) {
 		t.Error("each trouble has its own hint")
 	}
-	r := Test(t.Context(), Device{Node: "ctl1", BMC: model.BMC{Protocol: "carrier-pigeon", Address: "192.0.2.1"}})
+	r := Test(t.Context(), Device{Level: l})
 	if r.Trouble != Unreachable || r.Text == "" {
 		t.Errorf("%+v", r)
 	}

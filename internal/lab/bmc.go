@@ -23,6 +23,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"nines/internal/model"
 )
 
 // bmcUser is the account on the machines' BMCs.
@@ -61,7 +63,7 @@ func (l *Lab) SetBMC(ctx context.Context, mode BMCMode, nodes ...string) error {
 		if err := writeFileAtomic(l.bmcModeFile(n.Name), []byte(mode), 0o600); err != nil {
 			return err
 		}
-		return l.withNetlink(func(h *netlink.Handle) error { return plugBMC(h, n, mode != BMCDead) })
+		return l.withNetlink(func(h *netlink.Handle) error { return plugBMC(h, n.BMC, mode != BMCDead) })
 	})
 }
 
@@ -76,26 +78,45 @@ func (l *Lab) bmcMode(node string) BMCMode {
 
 func (l *Lab) bmcModeFile(node string) string { return filepath.Join(l.runDir(), node+".bmc") }
 
-// plugBMC gives the address of the machine's BMC to the management bridge, or takes it away: then nothing answers
+// plugBMC gives the address of a BMC to the management bridge, or takes it away: then nothing answers
 // there, as if the BMC hung.
-func plugBMC(h *netlink.Handle, n nodeSpec, in bool) error {
+func plugBMC(h *netlink.Handle, bmc string, in bool) error {
 	bridge, err := h.LinkByName(managementNetwork.bridge)
 	if err != nil {
-		return fmt.Errorf("BMC of %s: %w", n.Name, err)
+		return fmt.Errorf("BMC %s: %w", bmc, err)
 	}
-	address := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(netip.MustParseAddr(n.BMC), 32))}
+	address := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(netip.MustParseAddr(bmc), 32))}
 	if in {
 		err = h.AddrReplace(bridge, address)
 	} else if err = h.AddrDel(bridge, address); errors.Is(err, unix.EADDRNOTAVAIL) {
 		err = nil
 	}
 	if err != nil {
-		return fmt.Errorf("BMC of %s: %w", n.Name, err)
+		return fmt.Errorf("BMC %s: %w", bmc, err)
 	}
 	return nil
 }
 
-// BMCPasswords returns the password of each machine's BMC.
+// secondOffset lies between the addresses of a machine's two BMCs.
+const secondOffset = 40
+
+// secondBMC is the address of another way to the machine's power. It lets in whom the first one does and is always well. A cluster
+// that is to use it names it: nodes[].second_bmc.
+func (n nodeSpec) secondBMC() string {
+	a := netip.MustParseAddr(n.BMC).As4()
+	a[3] += secondOffset
+	return netip.AddrFrom4(a).String()
+}
+
+// levels are the machine's BMCs.
+func (n nodeSpec) levels() []model.Level {
+	bmc := func(address string) model.BMC {
+		return model.BMC{Protocol: model.Redfish, Address: address, User: bmcUser}
+	}
+	return model.Node{Name: n.Name, BMC: bmc(n.BMC), SecondBMC: bmc(n.secondBMC())}.Levels()
+}
+
+// BMCPasswords returns the password of each machine's BMCs, by model.Level.Key.
 func (l *Lab) BMCPasswords() (map[string]string, error) {
 	out := map[string]string{}
 	for _, n := range l.state.Nodes {
@@ -106,7 +127,9 @@ func (l *Lab) BMCPasswords() (map[string]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("BMC of %s: %w", n.Name, err)
 		}
-		out[n.Name] = strings.TrimSpace(string(raw))
+		for _, l := range n.levels() {
+			out[l.Key()] = strings.TrimSpace(string(raw))
+		}
 	}
 	return out, nil
 }
@@ -157,7 +180,7 @@ func bmcCertificate(n nodeSpec) (cert, key []byte, err error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: n.Name + "-bmc"},
-		IPAddresses: []net.IP{net.ParseIP(n.BMC)},
+		IPAddresses: []net.IP{net.ParseIP(n.BMC), net.ParseIP(n.secondBMC())},
 		NotBefore:   time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0),
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true, IsCA: true,
@@ -173,8 +196,8 @@ func bmcCertificate(n nodeSpec) (cert, key []byte, err error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
 }
 
-// bmcTLS is what the BMC shows: its own certificate, or in BMCCertificate one that it never showed before.
-func (l *Lab) bmcTLS(n nodeSpec) (*tls.Config, error) {
+// bmcTLS is what a BMC of the machine shows: its own certificate, or in BMCCertificate one that it never showed before.
+func (l *Lab) bmcTLS(n nodeSpec, mode func() BMCMode) (*tls.Config, error) {
 	own, err := tls.LoadX509KeyPair(l.bmcFile(n.Name, "cert.pem"), l.bmcFile(n.Name, "key.pem"))
 	if err != nil {
 		return nil, err
@@ -188,7 +211,7 @@ func (l *Lab) bmcTLS(n nodeSpec) (*tls.Config, error) {
 		return nil, err
 	}
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		if l.bmcMode(n.Name) == BMCCertificate {
+		if mode() == BMCCertificate {
 			return &other, nil
 		}
 		return &own, nil

@@ -108,7 +108,7 @@ func (l *Lab) makeNetwork() error {
 			if n.BMC == "" {
 				continue
 			}
-			if err := plugBMC(h, n, l.bmcMode(n.Name) != BMCDead); err != nil {
+			if err := errors.Join(plugBMC(h, n.BMC, l.bmcMode(n.Name) != BMCDead), plugBMC(h, n.secondBMC(), true)); err != nil {
 				return err
 			}
 		}

@@ -54,8 +54,8 @@ func newBMC(t *testing.T) *bmc {
 	server := httptest.NewTLSServer(r.handler())
 	t.Cleanup(server.Close)
 	b.url = server.URL
-	b.device = fence.Device{Node: "ctl1", Password: "right-password",
-		BMC: model.BMC{Protocol: model.Redfish, Address: strings.TrimPrefix(server.URL, "https://"), User: "nines"}}
+	b.device = fence.Device{Password: "right-password",
+		Level: model.Level{Node: "ctl1", Number: 1, BMC: model.BMC{Protocol: model.Redfish, Address: strings.TrimPrefix(server.URL, "https://"), User: "nines"}}}
 	return b
 }
 
@@ -117,6 +117,43 @@ func TestBMCTroubles(t *testing.T) {
 				t.Errorf("switch: %v", err)
 			}
 		})
+	}
+}
+
+// Where the first way to the power does not lead there the second one is gone; the first that does is enough.
+func TestSwitchByTheSecond(t *testing.T) {
+	b := newBMC(t)
+	b.device.Certificate = fence.Test(t.Context(), b.device).Certificate
+	dead := b.device
+	dead.BMC.Address = "127.0.0.1:1"
+	second := b.device
+	second.Number = 2
+	devices := func(ds ...fence.Device) (out []func() (fence.Device, error)) {
+		for _, d := range ds {
+			out = append(out, func() (fence.Device, error) { return d, nil })
+		}
+		return out
+	}
+	for _, tc := range []struct {
+		by   []func() (fence.Device, error)
+		want fence.Power
+	}{{devices(dead, second), fence.Off}, {devices(b.device, dead), fence.On}, {devices(b.device), fence.Off}} {
+		if err := fence.SwitchBy(t.Context(), tc.by, tc.want); err != nil {
+			t.Fatal(err)
+		}
+		if r := fence.Test(t.Context(), b.device); r.Power != tc.want {
+			t.Errorf("%+v, want %s", r, tc.want)
+		}
+	}
+	dead2 := second
+	dead2.BMC.Address = "127.0.0.1:2"
+	err := fence.SwitchBy(t.Context(), devices(dead, dead2), fence.On)
+	if err == nil || !strings.Contains(err.Error(), "BMC of ctl1:") || !strings.Contains(err.Error(), "second BMC of ctl1:") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%v: both should be named, in one line", err)
+	}
+	unknown := func() (fence.Device, error) { return fence.Device{}, errors.New("its password was never handed over") }
+	if err := fence.SwitchBy(t.Context(), []func() (fence.Device, error){unknown, devices(second)[0]}, fence.On); err != nil {
+		t.Errorf("a first one without a password kept the second from being used: %v", err)
 	}
 }
 

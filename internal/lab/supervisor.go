@@ -169,20 +169,34 @@ func (l *Lab) listenBMCs(log *slog.Logger) ([]bmcServer, error) {
 		if n.BMC == "" {
 			continue
 		}
-		conf, err := l.bmcTLS(n)
-		if err != nil {
-			return nil, fmt.Errorf("BMC of %s: %w", n.Name, err)
+		for _, level := range n.levels() {
+			s, err := l.listenLevel(n, level, passwords[level.Key()], log)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", level, err)
+			}
+			out = append(out, s)
 		}
-		listener, err := listenBMC(l.Netns(), net.JoinHostPort(n.BMC, bmcPort))
-		if err != nil {
-			return nil, fmt.Errorf("BMC of %s: %w", n.Name, err)
-		}
-		b := &redfish{node: n.Name, user: bmcUser, password: passwords[n.Name], machine: bmcPower{l, n.Name},
-			mode: func() BMCMode { return l.bmcMode(n.Name) }, log: log}
-		out = append(out, bmcServer{listener, &http.Server{Handler: b.handler(), TLSConfig: conf, ReadHeaderTimeout: 10 * time.Second,
-			ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}})
 	}
 	return out, nil
+}
+
+// listenLevel opens one of a machine's BMCs. Only the first has faults.
+func (l *Lab) listenLevel(n nodeSpec, level model.Level, password string, log *slog.Logger) (s bmcServer, err error) {
+	mode := func() BMCMode { return l.bmcMode(n.Name) }
+	if level.Number > 1 {
+		mode = func() BMCMode { return BMCOK }
+	}
+	conf, err := l.bmcTLS(n, mode)
+	if err != nil {
+		return s, err
+	}
+	listener, err := listenBMC(l.Netns(), net.JoinHostPort(level.BMC.Address, bmcPort))
+	if err != nil {
+		return s, err
+	}
+	b := &redfish{node: n.Name, user: level.BMC.User, password: password, machine: bmcPower{l, n.Name}, mode: mode, log: log}
+	return bmcServer{listener, &http.Server{Handler: b.handler(), TLSConfig: conf, ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}}, nil
 }
 
 // listenBMC listens at the address of a BMC, also while a dead one's address is nobody's.

@@ -77,6 +77,8 @@ type Node struct {
 	Addresses map[NetworkName]netip.Addr `json:"addresses"`
 	// BMC switches the machine's power; zero: it has none that the cluster may use.
 	BMC BMC `json:"bmc,omitzero"`
+	// SecondBMC is another way to its power, for when the first does not do it; zero: there is none.
+	SecondBMC BMC `json:"second_bmc,omitzero"`
 }
 
 // Has reports whether the node has the role.

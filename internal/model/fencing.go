@@ -46,7 +46,7 @@ func (p BMCProtocol) PasswordLimit() int {
 }
 
 // BMC is the baseboard management controller of a machine: what switches its power when the machine itself does
-// not answer. Its password is a secret, Node.BMCPassword.
+// not answer. Its password is a secret, Level.PasswordSecret.
 type BMC struct {
 	Protocol BMCProtocol `json:"protocol"`
 	// Address is IP or IP:port.
@@ -69,11 +69,45 @@ func (b BMC) Endpoint() (netip.AddrPort, error) {
 // HasBMC reports whether the machine has a BMC that the cluster may use.
 func (n Node) HasBMC() bool { return n.BMC != BMC{} }
 
-// BMCPassword is the name of the secret that holds the password of the node's BMC. Its operator hands it over with
-// 'nines fence password'; nines never makes one.
-func (n Node) BMCPassword() string { return "bmc/" + n.Name + "/password" }
+// Level is one way to a machine's power, Pacemaker's word for it. The second is gone where the first does not lead there.
+type Level struct {
+	Node   string
+	Number int // 1 or 2
+	BMC    BMC
+}
 
-// BMCCertificate is the name of the secret beside it that holds the certificate the BMC must show, as PEM. It
+// Levels are the ways to the machine's power, in the order in which they are tried.
+func (n Node) Levels() []Level {
+	var out []Level
+	for i, b := range []BMC{n.BMC, n.SecondBMC} {
+		if b != (BMC{}) {
+			out = append(out, Level{n.Name, i + 1, b})
+		}
+	}
+	return out
+}
+
+// Key tells the level from all others: "ctl1", "ctl1/2". No node is called so.
+func (l Level) Key() string {
+	if l.Number < 2 {
+		return l.Node
+	}
+	return fmt.Sprintf("%s/%d", l.Node, l.Number)
+}
+
+// String names it for people.
+func (l Level) String() string {
+	if l.Number < 2 {
+		return "BMC of " + l.Node
+	}
+	return "second BMC of " + l.Node
+}
+
+// PasswordSecret is the name of the secret that holds the BMC's password. Its operator hands it over with
+// 'nines fence password'; nines never makes one.
+func (l Level) PasswordSecret() string { return "bmc/" + l.Key() + "/password" }
+
+// CertificateSecret is the name of the secret beside it that holds the certificate the BMC must show, as PEM. It
 // is no secret, but belongs to the password: whoever shows another one is not given the password. It appears when the BMC
 // was first asked with the password.
-func (n Node) BMCCertificate() string { return "bmc/" + n.Name + "/certificate" }
+func (l Level) CertificateSecret() string { return "bmc/" + l.Key() + "/certificate" }

@@ -30,8 +30,10 @@ func newRedactor(services []service.Service, c *model.Cluster, s secret.Source) 
 		}
 	}
 	for _, n := range c.Nodes {
-		if v, err := s.Get(n.BMCPassword()); err == nil && n.HasBMC() && len(v) >= shortestSecret {
-			pairs = append(pairs, v, "<secret:"+n.BMCPassword()+">")
+		for _, l := range n.Levels() {
+			if v, err := s.Get(l.PasswordSecret()); err == nil && len(v) >= shortestSecret {
+				pairs = append(pairs, v, "<secret:"+l.PasswordSecret()+">")
+			}
 		}
 	}
 	return redactor{strings.NewReplacer(pairs...)}

@@ -20,7 +20,11 @@ func FenceTests(w io.Writer, tests []api.FenceTest) {
 			if r.Trouble != "" {
 				verdict = string(r.Trouble) + ": " + r.Text
 			}
-			rows = append(rows, []string{r.Node, fmt.Sprintf("%s %s", r.Protocol, r.Address), dash(t.From), dash(string(r.Power)), Duration(r.Took), dash(short(r.Fingerprint)), verdict})
+			bmc := fmt.Sprintf("%s %s", r.Protocol, r.Address)
+			if r.Level > 1 {
+				bmc += " (second)"
+			}
+			rows = append(rows, []string{r.Node, bmc, dash(t.From), dash(string(r.Power)), Duration(r.Took), dash(short(r.Fingerprint)), verdict})
 		}
 	}
 	table(w, "", rows)

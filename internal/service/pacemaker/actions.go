@@ -16,6 +16,7 @@ import (
 func (s *Service) Actions() map[string]service.Action {
 	return map[string]service.Action{
 		actionStart:              {Check: isMember, Run: start},
+		actionCorosync:           {Check: isMember, Run: startCorosync},
 		actionMember:             {Check: isMember},
 		actionReload:             {Check: reloaded, Run: reload},
 		actionCIB:                {Check: told, Run: tell},
@@ -27,7 +28,7 @@ func (s *Service) Actions() map[string]service.Action {
 // the VIP, and HAProxy, at once.
 func start(ctx context.Context, env service.Env, args map[string]string) error {
 	if args["restart"] == "true" {
-		return env.Host.RestartUnit(ctx, Unit)
+		return restart(ctx, env, Unit)
 	}
 	for _, e := range model.VIPEngines {
 		for _, unit := range e.Units() {
@@ -43,6 +44,14 @@ func start(ctx context.Context, env service.Env, args map[string]string) error {
 		}
 	}
 	return env.Host.StartUnit(ctx, Unit)
+}
+
+// startCorosync starts Corosync. Pacemaker is restarted with it.
+func startCorosync(ctx context.Context, env service.Env, args map[string]string) error {
+	if args["restart"] == "true" {
+		return restart(ctx, env, UnitCorosync)
+	}
+	return env.Host.StartUnit(ctx, UnitCorosync)
 }
 
 // isMember: this node takes part in a cluster with the majority.
@@ -132,13 +141,11 @@ func told(ctx context.Context, env service.Env, _ map[string]string) (bool, stri
 		return false, "Pacemaker's configuration: " + strings.Join(diff, ", "), nil
 	}
 	p, err := look(ctx, env)
-	// A dead BMC is shown, and no reason for an apply to fail.
-	failed := slices.DeleteFunc(p.failed(), func(s string) bool { return strings.HasPrefix(s, "fence-") })
 	switch {
 	case err != nil:
 		return false, err.Error(), nil
-	case len(failed) > 0:
-		return false, strings.Join(failed, "; "), nil
+	case len(p.failed()) > 0:
+		return false, strings.Join(p.failed(), "; "), nil
 	case !p.runs("vip"):
 		return false, "the VIP is not started", nil
 	}

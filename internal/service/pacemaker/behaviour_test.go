@@ -63,6 +63,12 @@ func TestObserve(t *testing.T) {
 	if o.Serving || o.Facts[factQuorum] != "false" {
 		t.Errorf("%+v", o)
 	}
+	loose := running(t, "crm_mon-whole.xml")
+	text, _ := os.ReadFile("testdata/crm_mon-whole.xml")
+	loose.Answer("crm_mon", strings.ReplaceAll(strings.Replace(string(text), `maintenance-mode="false"`, `maintenance-mode="true"`, 1), `maintenance="false"`, `maintenance="true"`), 0)
+	if o := observe(t, loose); !o.Serving || o.Facts[factLoose] != "true" || o.Facts[factHeld] != "" {
+		t.Errorf("%+v", o)
+	}
 	down := running(t, "crm_mon-whole.xml")
 	down.Halt(UnitCorosync, "failed")
 	if o := observe(t, down); o.Serving || len(o.Conditions) != 1 || o.Conditions[0].Code != "pacemaker-down" {
@@ -104,6 +110,7 @@ func TestJudge(t *testing.T) {
 		"outside": {seen{"ctl1": node("true", "true", factOnline, "ctl1 ctl3"), "ctl2": node("false", "")}, []string{"corosync-not-member"}},
 		"key":     {seen{"ctl1": node("true", "true"), "ctl2": node("false", "true", factKey, "other"), "ctl3": node("false", "true")}, []string{"corosync-authkey-differs"}},
 		"failed":  {seen{"ctl1": node("true", "true", factFailed, "vip on ctl2: not running")}, []string{"pacemaker-resource-failed"}},
+		"loose":   {seen{"ctl1": node("true", "true", factLoose, "true")}, []string{"pacemaker-unmanaged"}},
 		"unclean": {seen{"ctl1": node("true", "true", factOff, "ctl3", factHeld, "ctl2")}, []string{"pacemaker-unclean", "pacemaker-held"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -28,6 +28,7 @@ const (
 	factFailed = "failed"  // "vip on ctl1: not running; ..."
 	factOff    = "off"     // nodes that must be fenced and are not yet
 	factHeld   = "held"    // nodes that somebody has set aside
+	factLoose  = "loose"   // "true": Pacemaker manages nothing
 	factFenced = "fenced"  // who was switched off, and when: "ctl3 2026-11-28T19:30:00Z; ..."
 )
 
@@ -115,9 +116,12 @@ func (p picture) facts(out map[string]string) {
 		if n.Unclean {
 			off = append(off, n.Name)
 		}
-		if n.Standby || n.Maintenance {
+		if n.Standby || n.Maintenance && !p.Options.Maintenance {
 			held = append(held, n.Name)
 		}
+	}
+	if p.Options.Maintenance {
+		out[factLoose] = "true"
 	}
 	out[factOff], out[factHeld] = strings.Join(off, " "), strings.Join(held, " ")
 	out[factFenced] = strings.Join(p.fenced(), "; ")
@@ -140,6 +144,11 @@ func (*Service) Judge(c *model.Cluster, seen map[string]service.Observation) []h
 		out = append(out, health.Condition{Code: "pacemaker-resource-failed", Severity: health.Warning, Text: failed,
 			Hint: "mend the cause (the unit's log on that node), then 'nines apply'; by itself Pacemaker tries again, three times a minute"})
 	}
+	if whole[factLoose] == "true" {
+		out = append(out, health.Condition{Code: "pacemaker-unmanaged", Severity: health.Warning,
+			Text: "Pacemaker manages nothing (maintenance-mode): what runs goes on, and nobody takes over when it fails",
+			Hint: "a restart of Pacemaker by nines needs it for seconds; otherwise 'nines apply' ends it"})
+	}
 	for _, name := range strings.Fields(whole[factOff]) {
 		out = append(out, health.Condition{Code: "pacemaker-unclean", Severity: health.Critical, Node: name,
 			Text: "the machine must be switched off before others take over from it, and could not be yet",
@@ -147,7 +156,8 @@ func (*Service) Judge(c *model.Cluster, seen map[string]service.Observation) []h
 	}
 	for _, name := range strings.Fields(whole[factHeld]) {
 		out = append(out, health.Condition{Code: "pacemaker-held", Severity: health.Notice, Node: name,
-			Text: "set aside (standby or maintenance): it runs neither HAProxy nor the VIP", Hint: "'crm_standby --node " + name + " --delete' on a controller, when that is over"})
+			Text: "set aside (standby or maintenance): Pacemaker starts neither HAProxy nor the VIP there",
+			Hint: "when that is over, on a controller: 'crm_standby --node " + name + " --delete', or 'crm_attribute --node " + name + " --name maintenance --delete'"})
 	}
 	return out
 }

@@ -49,10 +49,11 @@ const (
 	// dirAgents is where Pacemaker looks for fence agents.
 	dirAgents = "/usr/sbin/"
 
-	actionStart  = "start-pacemaker"
-	actionMember = "member"
-	actionReload = "reload-corosync"
-	actionCIB    = "cluster-resources"
+	actionStart    = "start-pacemaker"
+	actionCorosync = "start-corosync"
+	actionMember   = "member"
+	actionReload   = "reload-corosync"
+	actionCIB      = "cluster-resources"
 
 	// HAProxy's, which its own service configures.
 	proxyUnit   = "haproxy.service"
@@ -193,17 +194,18 @@ func node(c *model.Cluster, n model.Node, key []byte, s secret.Source) ([]plan.R
 	for _, d := range devices(c) {
 		password, err := s.Get(d.secret)
 		if err != nil {
-			return nil, fmt.Errorf("%w: hand it over with 'nines fence password %s'", err, d.Node)
+			return nil, fmt.Errorf("%w: hand it over with 'nines fence password %s'", err, d.handOver)
 		}
-		wait = append(wait, file("fence-"+d.Node, d.passwordFile(), 0o600, []byte(password+"\n")))
+		wait = append(wait, file(d.ID, d.passwordFile(), 0o600, []byte(password+"\n")))
 	}
 	member := &plan.Member{Quorum: Name, Size: len(c.Controllers()), Needed: model.Quorum(len(c.Controllers()))}
 	corosync := plan.Resource{ID: id("unit", UnitCorosync), Service: Name, Node: n.Name, Needs: []string{service.CapBase},
 		Unit: &plan.Unit{Name: UnitCorosync, Enabled: true, Running: true, Member: member,
+			Start:     &plan.Action{Name: actionCorosync, Timeout: restartFor},
 			RestartOn: []plan.ID{pkg.ID, authkey, conf, dropin}}}
 	unit := plan.Resource{ID: id("unit", Unit), Service: Name, Node: n.Name, After: append(wait, corosync.ID),
 		Unit: &plan.Unit{Name: Unit, Enabled: true, Running: true, Member: member, RestartOn: []plan.ID{pkg.ID, dropinPacemaker},
-			Start: &plan.Action{Name: actionStart, Timeout: time.Minute},
+			Start: &plan.Action{Name: actionStart, Timeout: restartFor},
 			Ready: &plan.Action{Name: actionMember, Timeout: time.Minute}}}
 	return append(out, corosync, unit), nil
 }
@@ -285,6 +287,7 @@ type cibView struct {
 	VIPs      []address
 	Attribute string
 	Devices   []device
+	Topology  [][]device
 }
 
 // address is one of the VIP's: its resource, and the attribute that says whether its network is reached.
@@ -305,7 +308,7 @@ func addresses(c *model.Cluster) []address {
 
 func newCIBView(c *model.Cluster) cibView {
 	return cibView{Fences: c.Fences(), Settle: fmt.Sprintf("%dms", settle.Milliseconds()), VIPs: addresses(c), Attribute: attributeReach,
-		Devices: devices(c)}
+		Devices: devices(c), Topology: topology(devices(c))}
 }
 
 // reached is a network in which other controllers are looked for.
@@ -333,17 +336,19 @@ func newReachView(c *model.Cluster, n model.Node) reachView {
 	return v
 }
 
-// device is what takes a controller's power away: the resource fence-NODE.
+// device is what takes a controller's power away.
 type device struct {
-	Node, Agent string
-	Params      []param
-	secret      string
+	// ID is the resource's: fence-NODE, and fence2-NODE where the first does not do it.
+	ID, Node, Agent string
+	Params          []param
+	// secret is the password's name, file that of its file, and handOver what 'nines fence password' is told.
+	secret, file, handOver string
 }
 
 type param struct{ Name, Value string }
 
 // passwordFile is where the fence agent reads the password, on every controller.
-func (d device) passwordFile() string { return dirFence + d.Node }
+func (d device) passwordFile() string { return dirFence + d.file }
 
 // Type is what the resource is to Pacemaker.
 func (d device) Type() string { return wrapped(d.Agent) }
@@ -354,25 +359,47 @@ func devices(c *model.Cluster) []device {
 	}
 	var out []device
 	for _, n := range c.Controllers() {
-		at, err := n.BMC.Endpoint()
-		if err != nil {
-			continue // config refuses such an address
+		for _, l := range n.Levels() {
+			if d, ok := newDevice(l); ok {
+				out = append(out, d)
+			}
 		}
-		d := device{Node: n.Name, Agent: "fence_redfish", secret: n.BMCPassword()}
-		d.Params = []param{{"ip", at.Addr().String()}, {"ipport", strconv.Itoa(int(at.Port()))}, {"username", n.BMC.User},
-			// The agent runs it to get the password, so that it stands in no argument and not in the CIB.
-			{"password_script", "cat " + d.passwordFile()},
-			// Between two questions whether it is off: a whole second by default. A BMC's answer takes long enough.
-			{"stonith_status_sleep", "0"}}
-		if n.BMC.Protocol == model.IPMI {
-			d.Agent = "fence_ipmilan"
-			// By itself it wants to be an administrator; an operator may switch power, and need not be more.
-			d.Params = append(d.Params, param{"lanplus", "1"}, param{"privlvl", "operator"})
-		} else {
-			// A BMC's certificate is its own; this agent cannot be told which one to expect.
-			d.Params = append(d.Params, param{"ssl_insecure", "1"})
+	}
+	return out
+}
+
+func newDevice(l model.Level) (d device, ok bool) {
+	at, err := l.BMC.Endpoint()
+	if err != nil {
+		return d, false // config refuses such an address
+	}
+	d = device{ID: "fence-" + l.Node, Node: l.Node, Agent: "fence_redfish", secret: l.PasswordSecret(), file: l.Node, handOver: l.Node}
+	if l.Number > 1 {
+		d.ID, d.file, d.handOver = "fence2-"+l.Node, l.Node+".2", l.Node+" --second"
+	}
+	d.Params = []param{{"ip", at.Addr().String()}, {"ipport", strconv.Itoa(int(at.Port()))}, {"username", l.BMC.User},
+		// The agent runs it to get the password, so that it stands in no argument and not in the CIB.
+		{"password_script", "cat " + d.passwordFile()},
+		// Between two questions whether it is off: a whole second by default. A BMC's answer takes long enough.
+		{"stonith_status_sleep", "0"}}
+	if l.BMC.Protocol == model.IPMI {
+		d.Agent = "fence_ipmilan"
+		// By itself it wants to be an administrator; an operator may switch power, and need not be more.
+		d.Params = append(d.Params, param{"lanplus", "1"}, param{"privlvl", "operator"})
+	} else {
+		// A BMC's certificate is its own; this agent cannot be told which one to expect.
+		d.Params = append(d.Params, param{"ssl_insecure", "1"})
+	}
+	return d, true
+}
+
+// topology are the devices of each node that has two, in the order in which Pacemaker tries them.
+func topology(devices []device) [][]device {
+	var out [][]device
+	for i, d := range devices {
+		if i > 0 && devices[i-1].Node == d.Node {
+			out = append(out, devices[i-1:i+1])
 		}
-		out = append(out, d)
 	}
 	return out
 }

@@ -28,7 +28,9 @@ func resources(t *testing.T, c *model.Cluster) []plan.Resource {
 	t.Helper()
 	s := secret.Map{SecretKey: "a seed"}
 	for _, n := range c.Nodes {
-		s[n.BMCPassword()] = "hunter2 of " + n.Name
+		for _, l := range n.Levels() {
+			s[l.PasswordSecret()] = "hunter2 of " + l.Key()
+		}
 	}
 	rs, err := New(nil).Resources(c, s)
 	if err != nil {
@@ -43,6 +45,13 @@ func TestGoldenFiles(t *testing.T) {
 		c := cluster(false)
 		for i := range c.Nodes {
 			delete(c.Nodes[i].Addresses, model.Tenant)
+		}
+		return c
+	}()))
+	servicetest.Golden(t, "testdata/second", "ctl1", resources(t, func() *model.Cluster {
+		c := cluster(true)
+		for i, n := range c.Controllers()[:2] {
+			c.Nodes[i].SecondBMC = model.BMC{Protocol: model.IPMI, Address: n.BMC.Address, User: "nines"}
 		}
 		return c
 	}()))
