@@ -162,6 +162,9 @@ func (m labMachines) CutOneWay(ctx context.Context, from, to string) error {
 func (m labMachines) KillBMC(ctx context.Context, node string) error {
 	return m.lab.SetBMC(ctx, lab.BMCDead, node)
 }
+func (m labMachines) Unplug(ctx context.Context, node string) error {
+	return m.lab.SetBMC(ctx, lab.BMCUnplugged, node)
+}
 func (m labMachines) MendBMC(ctx context.Context, node string) error {
 	return m.lab.SetBMC(ctx, lab.BMCOK, node)
 }

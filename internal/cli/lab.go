@@ -254,6 +254,7 @@ func newLabBMCCommand(name *string) *cobra.Command {
 	return newLabHandlesCommand(name, "bmc", "Break the machines' BMCs, or mend them",
 		handle{"ok", "Mend them", set(lab.BMCOK)},
 		handle{"dead", "They answer nothing", set(lab.BMCDead)},
+		handle{"unplugged", "Nor do the machines' second ones, as after their power cords were pulled", set(lab.BMCUnplugged)},
 		handle{"slow", "Each answer takes seconds", set(lab.BMCSlow)},
 		handle{"password", "They refuse the password, as after somebody changed it", set(lab.BMCPassword)},
 		handle{"certificate", "They show another certificate, as after a reset, or as an impostor", set(lab.BMCCertificate)})

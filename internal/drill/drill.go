@@ -190,7 +190,7 @@ func Catalogue(c *model.Cluster, services []service.Service) []Drill {
 		out = append(out, d)
 	}
 	for _, d := range fencingDrills(c) {
-		if !d.waitsForPerson(c) {
+		if !d.waitsForPower(c) {
 			d = limitAPIs(d, "", apis)
 		}
 		out = append(out, d)

@@ -14,15 +14,16 @@ import (
 
 // BMCs is what can be done to the machines' BMCs.
 type BMCs interface {
-	// KillBMC has the machine's BMC answer nothing, MendBMC ends that.
+	// KillBMC has the machine's BMC answer nothing, Unplug its second one too; MendBMC ends both.
 	KillBMC(ctx context.Context, node string) error
+	Unplug(ctx context.Context, node string) error
 	MendBMC(ctx context.Context, node string) error
 }
 
 // Fence is what a drill has to do with BMCs. One field is set.
 type Fence struct {
 	// Dead: the target's BMC dies first, and status must say so before its machine dies too. Where others may only take over from a machine
-	// that is off (Pacemaker), nobody may, until a person has said that it is.
+	// that is off (Pacemaker), nobody may, until it was switched off by its second BMC, or a person has said that it is.
 	Dead bool
 	// Shot: the target loses its power once, by the others, and none of these does.
 	Shot bool
@@ -36,6 +37,8 @@ const (
 	// afterWord is how long the VIP may be away after a person has said that the machine is off: Pacemaker first waits for the attempt that is
 	// under way, 20 s for each of two controllers at most.
 	afterWord = 45 * time.Second
+	// bySecond is how long the VIP may be away where a second BMC takes the power: 20 s at most for the first, and a takeover.
+	bySecond = 30 * time.Second
 
 	codeBMC     = "bmc-unreachable"
 	codeUnclean = "pacemaker-unclean"
@@ -52,16 +55,32 @@ func fencingDrills(c *model.Cluster) []Drill {
 	if c.VIP.Engine != model.EnginePacemaker {
 		return []Drill{dead}
 	}
-	dead.Limits = []Limit{limitBroker} // the others wait for a person
-	return []Drill{dead,
-		{Name: "fence-duel", Title: "cut the node that holds the VIP off from all others, but not from their BMCs", Target: VIPHolder,
-			Way: ByNetwork, Network: &Disorder{Isolate: true}, Hold: holdPartition, Fence: &Fence{Shot: true}, Limits: standardLimits()}}
+	drills := []Drill{dead}
+	switch seconds(c) {
+	case 0:
+		drills[0].Limits = []Limit{limitBroker} // the others wait for a person
+	case len(c.Controllers()):
+		drills[0].Limits = []Limit{limitBroker, {Probe: ProbeTCP, Outage: bySecond}}
+	default: // it depends on who is hurt
+		drills = nil
+	}
+	return append(drills,
+		Drill{Name: "fence-duel", Title: "cut the node that holds the VIP off from all others, but not from their BMCs", Target: VIPHolder,
+			Way: ByNetwork, Network: &Disorder{Isolate: true}, Hold: holdPartition, Fence: &Fence{Shot: true}, Limits: standardLimits()})
 }
 
-// waitsForPerson: nobody takes over until a person has said that the machine is off.
-func (d Drill) waitsForPerson(c *model.Cluster) bool {
+// seconds is how many controllers have a second BMC.
+func seconds(c *model.Cluster) int {
+	return len(slices.DeleteFunc(slices.Clone(c.Controllers()), func(n model.Node) bool { return n.SecondBMC == (model.BMC{}) }))
+}
+
+// waitsForPower: nobody takes over until the machine is off.
+func (d Drill) waitsForPower(c *model.Cluster) bool {
 	return d.Fence != nil && d.Fence.Dead && c.VIP.Engine == model.EnginePacemaker
 }
+
+// waitsForPerson: nobody can switch it off, so a person has to say that it is.
+func (d Drill) waitsForPerson(c *model.Cluster) bool { return d.waitsForPower(c) && seconds(c) == 0 }
 
 // aim is what comes before the fault of a drill that has to do with BMCs.
 func (x *run) aim(ctx context.Context) (err error) {
@@ -79,7 +98,8 @@ func (x *run) aim(ctx context.Context) (err error) {
 func (x *run) bmcDies(ctx context.Context) error {
 	node := x.report.Node
 	return x.step("bmc", "the BMC of "+node+" dies, and status must say so", func() error {
-		if err := x.killBMC(ctx, node); err != nil {
+		x.bmcDead = node // until the fault is undone
+		if err := x.Machines.KillBMC(ctx, node); err != nil {
 			return err
 		}
 		return x.await(ctx, codeBMC, noticeBMC)
@@ -102,19 +122,14 @@ func (x *run) await(ctx context.Context, code string, limit time.Duration) error
 	return nil
 }
 
-// killBMC ends the BMC of a machine until the fault is undone.
-func (x *run) killBMC(ctx context.Context, node string) error {
-	x.bmcDead = node
-	return x.Machines.KillBMC(ctx, node)
-}
-
-// unplug ends the BMC of a machine that stays away, where others would switch it on by it: Pacemaker takes the power of a member that it does not see,
+// unplug ends all BMCs of a machine that stays away, where others would switch it on by it: Pacemaker takes the power of a member that it does not see,
 // and the leader gives it back.
 func (x *run) unplug(ctx context.Context, node string) error {
 	if x.Cluster.VIP.Engine != model.EnginePacemaker || !x.Cluster.Fences() {
 		return nil
 	}
-	return x.killBMC(ctx, node)
+	x.bmcDead = node // until the fault is undone
+	return x.Machines.Unplug(ctx, node)
 }
 
 // bmcMended gives the BMC back, and has it tested: until then status says what it was.

@@ -30,6 +30,13 @@ func (s *site) KillBMC(_ context.Context, node string) error {
 	return nil
 }
 
+func (s *site) Unplug(_ context.Context, node string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.log, s.bmc = append(s.log, "unplug "+node), node
+	return nil
+}
+
 func (s *site) MendBMC(ctx context.Context, node string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,6 +133,23 @@ func TestFencingDrills(t *testing.T) {
 	}
 }
 
+// With a second BMC on each controller nobody waits for a person; where only some have one, it depends on who is hurt.
+func TestSecondBMCs(t *testing.T) {
+	c := fencedCluster(model.EnginePacemaker)
+	second := model.BMC{Protocol: model.IPMI, Address: "198.18.0.61", User: "nines"}
+	c.Nodes[0].SecondBMC = second
+	if d := fencingDrills(c); len(d) != 1 || d[0].Name != "fence-duel" {
+		t.Errorf("one has a second: %v", d)
+	}
+	for i := range c.Nodes {
+		c.Nodes[i].SecondBMC = second
+	}
+	dead := fencingDrills(c)[0]
+	if dead.Name != "bmc-dead-then-node-dead" || dead.waitsForPerson(c) || !slices.ContainsFunc(dead.Limits, func(l Limit) bool { return l.Probe == ProbeTCP && l.Outage == bySecond }) {
+		t.Errorf("all have a second: %+v", dead)
+	}
+}
+
 // Without a BMC on each controller, or with fencing off, nobody can be fenced.
 func TestFencingDrillsNeedBMCs(t *testing.T) {
 	one := fencedCluster(model.EnginePacemaker)
@@ -153,7 +177,7 @@ func TestWhoStaysAwayIsUnplugged(t *testing.T) {
 		ons := slices.DeleteFunc(slices.Clone(s.log), func(line string) bool { return !strings.HasPrefix(line, "on ") })
 		late := slices.IndexFunc(ons, func(line string) bool { return line != ons[0] && line != ons[1] })
 		away := strings.TrimPrefix(ons[late], "on ")
-		killed, mended := slices.Index(s.log, "kill the bmc of "+away), slices.Index(s.log, "mend the bmc of "+away)
+		killed, mended := slices.Index(s.log, "unplug "+away), slices.Index(s.log, "mend the bmc of "+away)
 		if unplugged != (killed >= 0) || unplugged != (mended > killed) || killed > slices.Index(s.log, ons[0]) {
 			t.Errorf("%s: did %q", engine, s.log)
 		}

@@ -193,7 +193,30 @@ func SwitchBy(ctx context.Context, devices []func() (Device, error), want Power)
 	if len(failed) == 1 {
 		return failed[0]
 	}
-	return oneLine(errors.Join(failed...))
+	return &noWayError{failed}
+}
+
+// noWayError says that no way led to the machine's power.
+type noWayError struct{ failed []error }
+
+func (e *noWayError) Error() string {
+	var texts []string
+	for _, err := range e.failed {
+		texts = append(texts, err.Error())
+	}
+	return strings.Join(texts, "; ")
+}
+
+// Unwrap returns what each way failed for.
+func (e *noWayError) Unwrap() []error { return e.failed }
+
+// Hint says what to do about the first: it is the one that should have done it.
+func (e *noWayError) Hint() string {
+	var first *Error
+	if errors.As(e, &first) {
+		return first.Hint()
+	}
+	return ""
 }
 
 func switchWithin(ctx context.Context, d Device, want Power, last bool) error {

@@ -40,13 +40,14 @@ type BMCMode string
 const (
 	BMCOK          BMCMode = "ok"
 	BMCDead        BMCMode = "dead"        // its address answers nothing
+	BMCUnplugged   BMCMode = "unplugged"   // nor does that of the machine's second one
 	BMCSlow        BMCMode = "slow"        // each answer takes bmcDelay
 	BMCPassword    BMCMode = "password"    // it refuses the password
 	BMCCertificate BMCMode = "certificate" // it shows another certificate than ever before
 )
 
 // BMCModes lists every mode.
-var BMCModes = []BMCMode{BMCOK, BMCDead, BMCSlow, BMCPassword, BMCCertificate}
+var BMCModes = []BMCMode{BMCOK, BMCDead, BMCUnplugged, BMCSlow, BMCPassword, BMCCertificate}
 
 // bmcDelay is how long each answer of a slow BMC takes.
 const bmcDelay = 3 * time.Second
@@ -63,7 +64,7 @@ func (l *Lab) SetBMC(ctx context.Context, mode BMCMode, nodes ...string) error {
 		if err := writeFileAtomic(l.bmcModeFile(n.Name), []byte(mode), 0o600); err != nil {
 			return err
 		}
-		return l.withNetlink(func(h *netlink.Handle) error { return plugBMC(h, n.BMC, mode != BMCDead) })
+		return l.withNetlink(func(h *netlink.Handle) error { return plugBMCs(h, n, mode) })
 	})
 }
 
@@ -77,6 +78,11 @@ func (l *Lab) bmcMode(node string) BMCMode {
 }
 
 func (l *Lab) bmcModeFile(node string) string { return filepath.Join(l.runDir(), node+".bmc") }
+
+// plugBMCs has those of the machine's BMCs answer that do in this mode.
+func plugBMCs(h *netlink.Handle, n nodeSpec, mode BMCMode) error {
+	return errors.Join(plugBMC(h, n.BMC, mode != BMCDead && mode != BMCUnplugged), plugBMC(h, n.secondBMC(), mode != BMCUnplugged))
+}
 
 // plugBMC gives the address of a BMC to the management bridge, or takes it away: then nothing answers
 // there, as if the BMC hung.
@@ -100,7 +106,7 @@ func plugBMC(h *netlink.Handle, bmc string, in bool) error {
 // secondOffset lies between the addresses of a machine's two BMCs.
 const secondOffset = 40
 
-// secondBMC is the address of another way to the machine's power. It lets in whom the first one does and is always well. A cluster
+// secondBMC is the address of another way to the machine's power. It lets in whom the first one does and has no faults but BMCUnplugged. A cluster
 // that is to use it names it: nodes[].second_bmc.
 func (n nodeSpec) secondBMC() string {
 	a := netip.MustParseAddr(n.BMC).As4()

@@ -108,7 +108,7 @@ func (l *Lab) makeNetwork() error {
 			if n.BMC == "" {
 				continue
 			}
-			if err := errors.Join(plugBMC(h, n.BMC, l.bmcMode(n.Name) != BMCDead), plugBMC(h, n.secondBMC(), true)); err != nil {
+			if err := plugBMCs(h, n, l.bmcMode(n.Name)); err != nil {
 				return err
 			}
 		}

@@ -151,6 +151,9 @@ func TestSwitchByTheSecond(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "BMC of ctl1:") || !strings.Contains(err.Error(), "second BMC of ctl1:") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("%v: both should be named, in one line", err)
 	}
+	if h, ok := err.(interface{ Hint() string }); !ok || h.Hint() == "" {
+		t.Error("no hint")
+	}
 	unknown := func() (fence.Device, error) { return fence.Device{}, errors.New("its password was never handed over") }
 	if err := fence.SwitchBy(t.Context(), []func() (fence.Device, error){unknown, devices(second)[0]}, fence.On); err != nil {
 		t.Errorf("a first one without a password kept the second from being used: %v", err)

@@ -18,6 +18,7 @@ func otherEngine(t *testing.T, cluster string) {
 	healthy(t, cluster)
 	drilled(t, cluster, "vip-holder-power-off")
 	cycledOnce(t, cluster)
+	restartedInPlace(t, cluster)
 
 	must(t, time.Minute, "lab", "ssh", "--name", labName, "ctl2", "--",
 		"crm_resource --ban --resource vip --node ctl3 && crm_attribute --name maintenance-mode --update true")
@@ -51,5 +52,28 @@ func cycledOnce(t *testing.T, cluster string) {
 	healthy(t, cluster)
 	if n := taken() - before; n != 1 {
 		t.Errorf("the power of ctl3 was taken %d times", n)
+	}
+}
+
+// restartedInPlace changes Corosync's unit by hand where the VIP is. The apply that puts it back restarts Corosync and Pacemaker, and the VIP and HAProxy stay
+// where they are.
+func restartedInPlace(t *testing.T, cluster string) {
+	holder := func() string {
+		return strings.Join(decode[status](t, nines(t, time.Minute, "-c", cluster, "status", "--json").stdout).VIPHolders, " ")
+	}
+	at := holder()
+	run := func(script string) string {
+		return must(t, time.Minute, "lab", "ssh", "--name", labName, at, "--", script)
+	}
+	started := func(unit string) string { return run("systemctl show --property=InvocationID " + unit) }
+	proxy, ring := started("haproxy"), started("corosync")
+	run("echo '# by hand' >>/etc/systemd/system/corosync.service.d/nines.conf")
+	must(t, 3*time.Minute, "-c", cluster, "apply", "--yes")
+	healthy(t, cluster)
+	if started("corosync") == ring {
+		t.Error("Corosync was not restarted")
+	}
+	if started("haproxy") != proxy || holder() != at {
+		t.Errorf("HAProxy was restarted, or the VIP went from %s to %s", at, holder())
 	}
 }
