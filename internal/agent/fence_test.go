@@ -52,6 +52,31 @@ func TestBMCConditions(t *testing.T) {
 	}
 }
 
+// A test that hung until its BMC was mended says nothing of the BMC as it is.
+func TestLaterTestsCount(t *testing.T) {
+	st := memstore.New()
+	defer st.Close()
+	lease, err := st.Campaign(t.Context(), converge.LeaderLease, "ctl1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &Agent{}
+	now := time.Now()
+	l := model.Level{Node: "ctl1", Number: 1}
+	for _, tc := range []struct {
+		at   time.Time
+		text string
+		want string
+	}{{now.Add(time.Hour), "by a wrong clock", "by a wrong clock"}, {now, "well", "well"}, {now.Add(-20 * time.Second), "hung", "well"}} {
+		if err := a.noteBMCs(t.Context(), st, lease.Fence(), []model.Level{l}, []fence.Result{{At: tc.at, Text: tc.text}}); err != nil {
+			t.Fatal(err)
+		}
+		if known, _, err := bmcTests(t.Context(), st); err != nil || known["ctl1"].Text != tc.want {
+			t.Errorf("%s: %+v, %v", tc.text, known, err)
+		}
+	}
+}
+
 // fencer says from its third look on that it has fenced ctl1.
 type fencer struct {
 	service.Service

@@ -23,7 +23,7 @@ func fencing(t *testing.T, cluster string) {
 	}
 	bmc("ok")
 	must(t, time.Minute, "-c", cluster, "fence", "test", "ctl2")
-	second(t, cluster)
+	back := onlySecond(t, cluster)
 	must(t, 2*time.Minute, "-c", cluster, "fence", "off", "--yes", "ctl3")
 	if s := must(t, time.Minute, "lab", "--name", labName, "status"); !strings.Contains(s, "198.18.0.13  off") {
 		t.Errorf("the power of ctl3 is still on:\n%s", s)
@@ -32,26 +32,26 @@ func fencing(t *testing.T, cluster string) {
 		t.Errorf("a second controller: exit %d\n%s", r.code, r.stderr)
 	}
 	must(t, 2*time.Minute, "-c", cluster, "fence", "on", "ctl3")
+	must(t, time.Minute, "lab", "--name", labName, "bmc", "ok", "ctl3")
+	must(t, time.Minute, "-c", cluster, "fence", "test", "ctl3")
 	healthy(t, cluster)
+	back()
+	must(t, 3*time.Minute, "-c", cluster, "apply", "--yes")
 }
 
-// second gives ctl3 another way to its power and takes the first away, until the test's end.
-func second(t *testing.T, cluster string) {
-	back := edit(t, cluster, func(text string) string {
+// onlySecond gives ctl3 another way to its power and takes the first away; back is what cluster.yaml was.
+func onlySecond(t *testing.T, cluster string) (back func()) {
+	back = edit(t, cluster, func(text string) string {
 		first := "    bmc: {protocol: redfish, address: 198.18.0.113, user: nines}\n"
 		return strings.Replace(text, first, first+strings.NewReplacer("bmc:", "second_bmc:", ".113", ".153").Replace(first), 1)
 	})
 	must(t, 3*time.Minute, "-c", cluster, "apply", "--yes")
 	must(t, time.Minute, "lab", "--name", labName, "bmc", "dead", "ctl3")
-	t.Cleanup(func() {
-		must(t, time.Minute, "lab", "--name", labName, "bmc", "ok", "ctl3")
-		back()
-		must(t, 3*time.Minute, "-c", cluster, "apply", "--yes")
-		must(t, time.Minute, "-c", cluster, "fence", "test")
-	})
+	t.Cleanup(func() { nines(t, time.Minute, "lab", "--name", labName, "bmc", "ok", "ctl3") })
 	if r := nines(t, time.Minute, "-c", cluster, "fence", "test", "ctl3"); r.code != 2 || !strings.Contains(r.stdout, "198.18.0.153 (second)") || !strings.Contains(r.stdout, "unreachable") {
 		t.Errorf("exit %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
+	return back
 }
 
 // cuts are seen while they last, and end.

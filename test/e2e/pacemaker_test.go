@@ -55,19 +55,24 @@ func cycledOnce(t *testing.T, cluster string) {
 	}
 }
 
-// restartedInPlace changes Corosync's unit by hand where the VIP is. The apply that puts it back restarts Corosync and Pacemaker, and the VIP and HAProxy stay
-// where they are.
+// restartedInPlace changes Corosync's unit by hand, restarts it with that, and moves the VIP there. The apply that puts the unit back restarts Corosync and
+// Pacemaker, and the VIP and HAProxy stay where they are.
 func restartedInPlace(t *testing.T, cluster string) {
 	holder := func() string {
 		return strings.Join(decode[status](t, nines(t, time.Minute, "-c", cluster, "status", "--json").stdout).VIPHolders, " ")
 	}
-	at := holder()
+	at := "ctl2"
+	if holder() == at {
+		at = "ctl3"
+	}
 	run := func(script string) string {
 		return must(t, time.Minute, "lab", "ssh", "--name", labName, at, "--", script)
 	}
 	started := func(unit string) string { return run("systemctl show --property=InvocationID " + unit) }
+	run("echo '# by hand' >>/etc/systemd/system/corosync.service.d/nines.conf; systemctl daemon-reload; systemctl restart corosync")
+	run("until crm_mon --one-shot | grep -q 'Online:.* " + at + " '; do sleep 0.5; done")
+	run("crm_resource --move --resource vip --node " + at + "; until ip -brief address | grep -qF 198.18.0.10/; do sleep 0.2; done")
 	proxy, ring := started("haproxy"), started("corosync")
-	run("echo '# by hand' >>/etc/systemd/system/corosync.service.d/nines.conf")
 	must(t, 3*time.Minute, "-c", cluster, "apply", "--yes")
 	healthy(t, cluster)
 	if started("corosync") == ring {
