@@ -91,13 +91,11 @@ func noBMC(node string) error {
 		Next: "add bmc: {protocol: ..., address: ..., user: ...} to the node, then 'nines apply'"}
 }
 
-// testBMCs tests the nodes' BMCs from this node, side by side. It returns which were tested, and what each test showed.
-func (a *Agent) testBMCs(ctx context.Context, nodes []model.Node) ([]model.Level, []fence.Result) {
-	var levels []model.Level
+// testBMCs tests the nodes' BMCs from this node, side by side.
+func (a *Agent) testBMCs(ctx context.Context, nodes []model.Node) []fence.Result {
 	var tests []func() fence.Result
 	for _, n := range nodes {
 		for _, l := range n.Levels() {
-			levels = append(levels, l)
 			tests = append(tests, func() fence.Result { return a.testBMC(ctx, n, l) })
 		}
 	}
@@ -107,7 +105,7 @@ func (a *Agent) testBMCs(ctx context.Context, nodes []model.Node) ([]model.Level
 		wg.Go(func() { out[i] = test() })
 	}
 	wg.Wait()
-	return levels, out
+	return out
 }
 
 func (a *Agent) testBMC(ctx context.Context, n model.Node, l model.Level) fence.Result {
@@ -138,11 +136,11 @@ func (a *Agent) testAsLeader(ctx context.Context, s store.Store, lease store.Fen
 	if _, err := a.secrets.refresh(ctx); err != nil {
 		return nil, err
 	}
-	levels, results := a.testBMCs(ctx, nodes)
+	results := a.testBMCs(ctx, nodes)
 	fresh := map[string]string{}
-	for i, r := range results {
+	for _, r := range results {
 		if r.Certificate != "" {
-			fresh[levels[i].CertificateSecret()] = r.Certificate
+			fresh[r.Of().CertificateSecret()] = r.Certificate
 		}
 	}
 	if len(fresh) > 0 {
@@ -150,19 +148,19 @@ func (a *Agent) testAsLeader(ctx context.Context, s store.Store, lease store.Fen
 			return results, err
 		}
 	}
-	return results, a.noteBMCs(ctx, s, lease, levels, results)
+	return results, a.noteBMCs(ctx, s, lease, results)
 }
 
-func (a *Agent) noteBMCs(ctx context.Context, s store.Store, lease store.Fence, levels []model.Level, results []fence.Result) error {
+func (a *Agent) noteBMCs(ctx context.Context, s store.Store, lease store.Fence, results []fence.Result) error {
 	for {
 		known, rev, err := bmcTests(ctx, s)
 		if err != nil {
 			return err
 		}
-		for i, r := range results {
+		for _, r := range results {
 			// A test of a BMC that hung ends after one that began later. One from the future had a wrong clock.
-			if at := known[levels[i].Key()].At; !at.After(r.At) || at.After(time.Now()) {
-				known[levels[i].Key()] = r
+			if at := known[r.Of().Key()].At; !at.After(r.At) || at.After(time.Now()) {
+				known[r.Of().Key()] = r
 			}
 		}
 		raw, err := json.Marshal(known)
@@ -404,11 +402,7 @@ func (a *Agent) step(ctx context.Context, s store.Store, o fence.Order) error {
 	if o.Action == fence.Cycle && o.Todo[0] == fence.On {
 		a.awaitFencers(ctx, c, o)
 	}
-	var devices []func() (fence.Device, error)
-	for _, l := range nodes[0].Levels() {
-		devices = append(devices, func() (fence.Device, error) { return a.device(l) })
-	}
-	return fence.SwitchBy(ctx, devices, o.Todo[0])
+	return fence.SwitchBy(ctx, nodes[0].Levels(), a.device, o.Todo[0])
 }
 
 // fencersLimit is how long a machine stays off for a fencer that says nothing: one that had counted it out before does not do so again.
@@ -578,8 +572,7 @@ func (a *Agent) postBMC(w http.ResponseWriter, r *http.Request) error {
 	if _, err := a.secrets.refresh(r.Context()); err != nil {
 		return err
 	}
-	_, results := a.testBMCs(r.Context(), nodes)
-	api.WriteJSON(w, api.FenceTest{From: a.Config.Node, Results: results})
+	api.WriteJSON(w, api.FenceTest{From: a.Config.Node, Results: a.testBMCs(r.Context(), nodes)})
 	return nil
 }
 

@@ -62,13 +62,12 @@ func TestLaterTestsCount(t *testing.T) {
 	}
 	a := &Agent{}
 	now := time.Now()
-	l := model.Level{Node: "ctl1", Number: 1}
 	for _, tc := range []struct {
 		at   time.Time
 		text string
 		want string
 	}{{now.Add(time.Hour), "by a wrong clock", "by a wrong clock"}, {now, "well", "well"}, {now.Add(-20 * time.Second), "hung", "well"}} {
-		if err := a.noteBMCs(t.Context(), st, lease.Fence(), []model.Level{l}, []fence.Result{{At: tc.at, Text: tc.text}}); err != nil {
+		if err := a.noteBMCs(t.Context(), st, lease.Fence(), []fence.Result{{Node: "ctl1", Level: 1, At: tc.at, Text: tc.text}}); err != nil {
 			t.Fatal(err)
 		}
 		if known, _, err := bmcTests(t.Context(), st); err != nil || known["ctl1"].Text != tc.want {

@@ -125,16 +125,16 @@ BMC itself says. --new-certificate forgets it, after the BMC or its certificate 
 
 // levelOf is the node's first BMC, or its second.
 func levelOf(n model.Node, second bool) (model.Level, error) {
-	key, number := "bmc", 1
+	want := model.Level{Node: n.Name, Number: 1}
 	if second {
-		key, number = "second_bmc", 2
+		want.Number = 2
 	}
 	for _, l := range n.Levels() {
-		if l.Number == number {
+		if l.Number == want.Number {
 			return l, nil
 		}
 	}
-	return model.Level{}, &hinted{n.Name + " has no " + key + " in cluster.yaml", "add " + key + ": {protocol: ..., address: ..., user: ...} to the node"}
+	return want, &hinted{n.Name + " has no " + want.Field() + " in cluster.yaml", "add " + want.Field() + ": {protocol: ..., address: ..., user: ...} to the node"}
 }
 
 // readPassword asks on a terminal, without showing what is typed, or reads what was piped in. It never comes from the

@@ -70,7 +70,7 @@ var fields = map[string]field{
 		required: true, pattern: bmcPattern, means: bmcMeans},
 	"nodes[].bmc.user": {doc: "The account on the BMC; it needs the right to switch power and no other (Redfish: Operator).",
 		required: true, pattern: bmcUserPattern, means: bmcUserMeans},
-	"nodes[].second_bmc":          {doc: "Another way to the machine's power, which is tried where the first does not take it: the same BMC over IPMI, a chassis manager, a switch for power that speaks Redfish. Its password: `nines fence password NODE --second`."},
+	"nodes[].second_bmc":          {doc: "Another way to the machine's power, which is tried where the first does not take it: the same BMC over IPMI, or another controller that speaks one of the protocols and manages this machine alone. Its password: `nines fence password NODE --second`."},
 	"nodes[].second_bmc.protocol": {doc: "As of the first.", required: true, enum: words(model.BMCProtocols)},
 	"nodes[].second_bmc.address":  {doc: "As of the first, and another address or protocol than that.", required: true, pattern: bmcPattern, means: bmcMeans},
 	"nodes[].second_bmc.user":     {doc: "As of the first.", required: true, pattern: bmcUserPattern, means: bmcUserMeans},

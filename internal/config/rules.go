@@ -267,7 +267,7 @@ func (p *decoder) fencing() {
 			continue
 		}
 		for _, l := range n.Levels() {
-			p.bmc(l, fmt.Sprintf("%s.%s", path, []string{"bmc", "second_bmc"}[l.Number-1]), seen)
+			p.bmc(l, path+"."+l.Field(), seen)
 		}
 	}
 }

@@ -56,7 +56,7 @@ func fencingDrills(c *model.Cluster) []Drill {
 		return []Drill{dead}
 	}
 	drills := []Drill{dead}
-	switch seconds(c) {
+	switch withSecond(c) {
 	case 0:
 		drills[0].Limits = []Limit{limitBroker} // the others wait for a person
 	case len(c.Controllers()):
@@ -69,9 +69,14 @@ func fencingDrills(c *model.Cluster) []Drill {
 			Way: ByNetwork, Network: &Disorder{Isolate: true}, Hold: holdPartition, Fence: &Fence{Shot: true}, Limits: standardLimits()})
 }
 
-// seconds is how many controllers have a second BMC.
-func seconds(c *model.Cluster) int {
-	return len(slices.DeleteFunc(slices.Clone(c.Controllers()), func(n model.Node) bool { return n.SecondBMC == (model.BMC{}) }))
+// withSecond is how many controllers have a second BMC.
+func withSecond(c *model.Cluster) (n int) {
+	for _, m := range c.Controllers() {
+		if len(m.Levels()) > 1 {
+			n++
+		}
+	}
+	return n
 }
 
 // waitsForPower: nobody takes over until the machine is off.
@@ -80,7 +85,7 @@ func (d Drill) waitsForPower(c *model.Cluster) bool {
 }
 
 // waitsForPerson: nobody can switch it off, so a person has to say that it is.
-func (d Drill) waitsForPerson(c *model.Cluster) bool { return d.waitsForPower(c) && seconds(c) == 0 }
+func (d Drill) waitsForPerson(c *model.Cluster) bool { return d.waitsForPower(c) && withSecond(c) == 0 }
 
 // aim is what comes before the fault of a drill that has to do with BMCs.
 func (x *run) aim(ctx context.Context) (err error) {

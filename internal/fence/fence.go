@@ -68,10 +68,7 @@ func (e *Error) Hint() string { return Hint(e.Trouble, e.Level) }
 
 // Hint says what to do about a trouble.
 func Hint(t Trouble, l model.Level) string {
-	node, key, password := l.Node, "bmc", "nines fence password "+l.Node
-	if l.Number > 1 {
-		key, password = "second_bmc", password+" --second"
-	}
+	node, key, password := l.Node, l.Field(), l.HandOver()
 	switch t {
 	case Credentials:
 		return "hand over the right password with '" + password + "', or set the account right on the BMC"
@@ -120,6 +117,9 @@ type Result struct {
 	// Certificate is that certificate, as PEM, if the BMC was let in by it for the first time: to be kept.
 	Certificate string `json:"-"`
 }
+
+// Of is the BMC that was tested, as far as names go by it.
+func (r Result) Of() model.Level { return model.Level{Node: r.Node, Number: r.Level} }
 
 // Test proves that the BMC answers, lets us in and knows the power's state. It changes nothing.
 func Test(ctx context.Context, d Device) Result {
@@ -177,13 +177,13 @@ func Switch(ctx context.Context, d Device, want Power) error {
 	})
 }
 
-// SwitchBy switches the machine's power by the first of the devices that does it. One that has others behind it gets levelLimit.
-func SwitchBy(ctx context.Context, devices []func() (Device, error), want Power) error {
+// SwitchBy switches the machine's power by the first of the levels that does it. One that has others behind it gets levelLimit.
+func SwitchBy(ctx context.Context, levels []model.Level, device func(model.Level) (Device, error), want Power) error {
 	var failed []error
-	for i, device := range devices {
-		d, err := device()
+	for i, l := range levels {
+		d, err := device(l)
 		if err == nil {
-			err = switchWithin(ctx, d, want, i == len(devices)-1)
+			err = switchWithin(ctx, d, want, i == len(levels)-1)
 		}
 		if err == nil {
 			return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -128,17 +129,24 @@ func TestSwitchByTheSecond(t *testing.T) {
 	dead.BMC.Address = "127.0.0.1:1"
 	second := b.device
 	second.Number = 2
-	devices := func(ds ...fence.Device) (out []func() (fence.Device, error)) {
+	by := func(want fence.Power, ds ...fence.Device) error {
+		var levels []model.Level
 		for _, d := range ds {
-			out = append(out, func() (fence.Device, error) { return d, nil })
+			levels = append(levels, d.Level)
 		}
-		return out
+		return fence.SwitchBy(t.Context(), levels, func(l model.Level) (fence.Device, error) {
+			d := ds[slices.Index(levels, l)]
+			if d.Password == "" {
+				return d, errors.New("its password was never handed over")
+			}
+			return d, nil
+		}, want)
 	}
 	for _, tc := range []struct {
-		by   []func() (fence.Device, error)
+		by   []fence.Device
 		want fence.Power
-	}{{devices(dead, second), fence.Off}, {devices(b.device, dead), fence.On}, {devices(b.device), fence.Off}} {
-		if err := fence.SwitchBy(t.Context(), tc.by, tc.want); err != nil {
+	}{{[]fence.Device{dead, second}, fence.Off}, {[]fence.Device{b.device, dead}, fence.On}, {[]fence.Device{b.device}, fence.Off}} {
+		if err := by(tc.want, tc.by...); err != nil {
 			t.Fatal(err)
 		}
 		if r := fence.Test(t.Context(), b.device); r.Power != tc.want {
@@ -147,15 +155,16 @@ func TestSwitchByTheSecond(t *testing.T) {
 	}
 	dead2 := second
 	dead2.BMC.Address = "127.0.0.1:2"
-	err := fence.SwitchBy(t.Context(), devices(dead, dead2), fence.On)
+	err := by(fence.On, dead, dead2)
 	if err == nil || !strings.Contains(err.Error(), "BMC of ctl1:") || !strings.Contains(err.Error(), "second BMC of ctl1:") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("%v: both should be named, in one line", err)
 	}
 	if h, ok := err.(interface{ Hint() string }); !ok || h.Hint() == "" {
 		t.Error("no hint")
 	}
-	unknown := func() (fence.Device, error) { return fence.Device{}, errors.New("its password was never handed over") }
-	if err := fence.SwitchBy(t.Context(), []func() (fence.Device, error){unknown, devices(second)[0]}, fence.On); err != nil {
+	unknown := dead
+	unknown.Password = ""
+	if err := by(fence.On, unknown, second); err != nil {
 		t.Errorf("a first one without a password kept the second from being used: %v", err)
 	}
 }

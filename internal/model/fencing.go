@@ -103,6 +103,22 @@ func (l Level) String() string {
 	return "second BMC of " + l.Node
 }
 
+// Field is the level's key of the node in cluster.yaml.
+func (l Level) Field() string {
+	if l.Number < 2 {
+		return "bmc"
+	}
+	return "second_bmc"
+}
+
+// HandOver is the command by which an operator hands the password over.
+func (l Level) HandOver() string {
+	if l.Number < 2 {
+		return "nines fence password " + l.Node
+	}
+	return "nines fence password " + l.Node + " --second"
+}
+
 // PasswordSecret is the name of the secret that holds the BMC's password. Its operator hands it over with
 // 'nines fence password'; nines never makes one.
 func (l Level) PasswordSecret() string { return "bmc/" + l.Key() + "/password" }

@@ -3,7 +3,6 @@ package pacemaker
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -57,17 +56,11 @@ func startCorosync(ctx context.Context, env service.Env, args map[string]string)
 // isMember: this node takes part in a cluster with the majority.
 func isMember(ctx context.Context, env service.Env, _ map[string]string) (bool, string, error) {
 	p, err := look(ctx, env)
-	switch {
-	case err != nil:
+	if err != nil {
 		return false, err.Error(), nil
-	case !slices.Contains(p.online(), env.Node.Name):
-		return false, "not a member of the cluster yet", nil
-	case !p.DC.Present:
-		return false, "no node has been elected to decide yet", nil
-	case !p.DC.Quorum:
-		return false, "no majority of the controllers: only " + strings.Join(p.online(), ", "), nil
 	}
-	return true, "", nil
+	why := p.outside(env.Node.Name)
+	return why == "", why, nil
 }
 
 // reloaded compares what Corosync runs with to what its file should say.

@@ -130,6 +130,19 @@ func (p picture) online() []string {
 	return out
 }
 
+// outside says why the node takes part in no cluster with the majority; "": it does.
+func (p picture) outside(node string) string {
+	switch {
+	case !slices.Contains(p.online(), node):
+		return "not a member of the cluster yet"
+	case !p.DC.Present:
+		return "no node has been elected to decide yet"
+	case !p.DC.Quorum:
+		return "no majority of the controllers: only " + strings.Join(p.online(), ", ")
+	}
+	return ""
+}
+
 // runs reports whether the resource is started, on any node.
 func (p picture) runs(id string) bool {
 	return slices.ContainsFunc(slices.Concat(p.Single, p.Cloned), func(r resourceState) bool { return r.ID == id && r.Role == "Started" })

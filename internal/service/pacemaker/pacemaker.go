@@ -192,9 +192,9 @@ func node(c *model.Cluster, n model.Node, key []byte, s secret.Source) ([]plan.R
 		wait = append(wait, file(wrapped(agent), dirAgents+wrapped(agent), 0o755, content, "sh", "-n", "{}"))
 	}
 	for _, d := range devices(c) {
-		password, err := s.Get(d.secret)
+		password, err := s.Get(d.level.PasswordSecret())
 		if err != nil {
-			return nil, fmt.Errorf("%w: hand it over with 'nines fence password %s'", err, d.handOver)
+			return nil, fmt.Errorf("%w: hand it over with '%s'", err, d.level.HandOver())
 		}
 		wait = append(wait, file(d.ID, d.passwordFile(), 0o600, []byte(password+"\n")))
 	}
@@ -341,8 +341,8 @@ type device struct {
 	// ID is the resource's: fence-NODE, and fence2-NODE where the first does not do it.
 	ID, Node, Agent string
 	Params          []param
-	// secret is the password's name, file that of its file, and handOver what 'nines fence password' is told.
-	secret, file, handOver string
+	level           model.Level
+	file            string // of the password, in dirFence
 }
 
 type param struct{ Name, Value string }
@@ -373,9 +373,9 @@ func newDevice(l model.Level) (d device, ok bool) {
 	if err != nil {
 		return d, false // config refuses such an address
 	}
-	d = device{ID: "fence-" + l.Node, Node: l.Node, Agent: "fence_redfish", secret: l.PasswordSecret(), file: l.Node, handOver: l.Node}
+	d = device{ID: "fence-" + l.Node, Node: l.Node, Agent: "fence_redfish", level: l, file: l.Node}
 	if l.Number > 1 {
-		d.ID, d.file, d.handOver = "fence2-"+l.Node, l.Node+".2", l.Node+" --second"
+		d.ID, d.file = "fence2-"+l.Node, l.Node+".2"
 	}
 	d.Params = []param{{"ip", at.Addr().String()}, {"ipport", strconv.Itoa(int(at.Port()))}, {"username", l.BMC.User},
 		// The agent runs it to get the password, so that it stands in no argument and not in the CIB.

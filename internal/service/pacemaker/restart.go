@@ -14,7 +14,7 @@ const (
 	// restartFor is how long a daemon may take to be back: it stops, starts, and joins the others.
 	restartFor = time.Minute
 	// detachedFor is how long Pacemaker manages nothing at most, when whoever asked for it does not take it back. It must be longer than
-	// a restart takes that goes well: half a minute on a slow machine.
+	// restartFor.
 	detachedFor = 90 * time.Second
 	// detachedID is the set of options that says so.
 	detachedID = "nines-detached"
@@ -26,7 +26,7 @@ const (
 // VIP away and stops HAProxy, which users feel.
 func restart(ctx context.Context, env service.Env, unit string) (err error) {
 	before, lookErr := look(ctx, env)
-	if member, _, _ := isMember(ctx, env, nil); lookErr != nil || !member {
+	if lookErr != nil || before.outside(env.Node.Name) != "" {
 		return env.Host.RestartUnit(ctx, unit) // it runs nothing here
 	}
 	if err := detach(ctx, env, time.Now()); err != nil {
@@ -37,13 +37,13 @@ func restart(ctx context.Context, env service.Env, unit string) (err error) {
 		return err
 	}
 	// Found again before it is managed again.
-	back := func(ctx context.Context, env service.Env, args map[string]string) (bool, string, error) {
-		if done, reason, err := isMember(ctx, env, args); !done || err != nil {
-			return done, reason, err
-		}
+	back := func(ctx context.Context, env service.Env, _ map[string]string) (bool, string, error) {
 		p, err := look(ctx, env)
 		if err != nil {
 			return false, err.Error(), nil
+		}
+		if why := p.outside(env.Node.Name); why != "" {
+			return false, why, nil
 		}
 		return p.runs("vip") || !before.runs("vip"), "Pacemaker has not found the VIP yet", nil
 	}
@@ -66,7 +66,7 @@ func attach(ctx context.Context, env service.Env) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	if _, err := env.Host.Run(ctx, host.Cmd{Args: []string{"cibadmin", "--delete", "--xml-text", `<cluster_property_set id="` + detachedID + `"/>`}}); err != nil {
-		return fmt.Errorf("nothing is managed by Pacemaker for up to %s: %w", detachedFor, err)
+		return fmt.Errorf("nothing is managed by Pacemaker for up to %s; 'nines apply' ends that sooner: %w", detachedFor, err)
 	}
 	return nil
 }
