@@ -21,7 +21,7 @@ const cgroupTop = "nines-lab"
 
 // Real-time bandwidth in microseconds per second. Kernels with real-time group
 // scheduling refuse real-time priority (keepalived uses it) in a group that has
-// none. A group's share must fit into its parent's.
+// none. A group's share must fit into its parent's: a lab has enough for three controllers, and nothing else gets any.
 const (
 	realTimeTop     = 900_000
 	realTimeLab     = 300_000
@@ -40,6 +40,9 @@ var (
 	// weightBooting is that of a machine until its services have started (see shareOf): the programs of a controller that boots are seventy
 	// seconds of work for a processor, and the other controllers, whose processors these are not, answered logins after two seconds and more.
 	weightBooting = map[string]string{"cpu.weight": "25", "cpu.shares": "256"}
+	// weightDying is that of a machine without power: the kernel takes back the memory of some hundred processes, two seconds of work for a processor, in the
+	// very seconds in which the other machines take over. A real one costs them nothing.
+	weightDying = map[string]string{"cpu.weight": "50", "cpu.shares": "512"}
 )
 
 // weight is so many times that of one task, for version 2 and for version 1 of control groups.
@@ -139,9 +142,6 @@ func makeCgroups(lab string, member ...string) ([]string, error) {
 			if err := h.prepare(parent, dir, depth); err != nil {
 				return nil, err
 			}
-			if slices.Contains(member, machineMember) { // nothing else needs it, and to ask for it may take a while
-				giveRealTime(parent, dir, []int{realTimeTop, realTimeLab, realTimeNode, realTimeMachine}[depth])
-			}
 		}
 		procs = append(procs, filepath.Join(dir, "cgroup.procs"))
 	}
@@ -205,27 +205,41 @@ func setFiles(dir string, values map[string]string) {
 // realTimePatience bounds the wait for the share of a group that was just removed.
 const realTimePatience = 3 * time.Second
 
-// giveRealTime gives a group a share of its parent's, where its hierarchy has one to give. The kernel counts a removed group for some time longer: without
-// patience, a machine whose power returned got half of its share, then a quarter, then none, and its VIP moved
-// for want of a processor. With many labs the sum may truly not fit: then take less, and in the end
-// none, which only means that keepalived runs at normal priority.
-func giveRealTime(parent, dir string, share int) {
-	const name = "cpu.rt_runtime_us"
-	file, want := filepath.Join(dir, name), strconv.Itoa(share)
-	has, err := os.ReadFile(file)
-	if err != nil || strings.TrimSpace(string(has)) == want {
-		return // no real time here, or there already
+// giveRealTime gives a machine's group its share of real time, where the hierarchy has one to give. The kernel counts a removed group for some time
+// longer, so this has patience. All or nothing: with none, keepalived runs at normal priority. Half of a share, and half of that after the next power
+// cut, was worse: with 3 ms a second it sent its advertisements once a second, and two controllers had the VIP.
+func giveRealTime(lab string, member ...string) {
+	all, err := hierarchies("/proc/thread-self/mountinfo")
+	if err != nil {
+		return
 	}
-	if of, err := os.ReadFile(filepath.Join(parent, name)); err == nil && strings.TrimSpace(string(of)) == "0" {
-		return // patience would find nothing
-	}
-	write := func(n int) bool { return os.WriteFile(file, []byte(strconv.Itoa(n)), 0) == nil }
-	for deadline := time.Now().Add(realTimePatience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if write(share) {
-			return
+	deadline := time.Now().Add(realTimePatience)
+	for _, h := range all {
+		dir := h.mount
+		for depth, part := range append([]string{cgroupTop, lab}, member...) {
+			dir = filepath.Join(dir, part)
+			if !allowRealTime(dir, []int{realTimeTop, realTimeLab, realTimeNode, realTimeMachine}[depth], deadline) {
+				break // below it there is nothing to share
+			}
 		}
 	}
-	for share /= 2; share >= 1000 && !write(share); share /= 2 {
+}
+
+// allowRealTime gives a group its share, as soon as its parent has it to give.
+func allowRealTime(dir string, share int, deadline time.Time) bool {
+	file, want := filepath.Join(dir, "cpu.rt_runtime_us"), strconv.Itoa(share)
+	for {
+		has, err := os.ReadFile(file)
+		if err != nil {
+			return false // no real time here
+		}
+		if strings.TrimSpace(string(has)) == want || os.WriteFile(file, []byte(want), 0) == nil {
+			return true
+		}
+		if time.Now().After(deadline) {
+			return false
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 

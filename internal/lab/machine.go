@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"nines/internal/model"
 )
 
 // createMachine makes the machine's disk with its identity on it, unless it is
@@ -215,6 +217,9 @@ func (l *Lab) machineCommand(node nodeSpec, console string) (*exec.Cmd, error) {
 	args, err := joining(nspawnCommand(l, node), l.Name(), node.Name, machineMember)
 	if err != nil {
 		return nil, err
+	}
+	if node.role() == model.RoleController { // keepalived runs in real time
+		giveRealTime(l.Name(), node.Name, machineMember)
 	}
 	args, err = joining(append([]string{"/bin/sh", "-c", rebootScript, "sh"}, args...), l.Name(), node.Name, watchMember)
 	if err != nil {

@@ -132,6 +132,7 @@ func (l *Lab) powerOff(n nodeSpec, cut bool) error {
 	if cut {
 		err = errors.Join(err, l.cutDisk(n.Name))
 	}
+	l.setShare(n.Name, weightDying)
 	if pid, initErr := l.initOf(n.Name); initErr != nil {
 		err = errors.Join(err, initErr)
 	} else if pid != 0 {

@@ -52,7 +52,7 @@ type booted struct {
 	share map[string]string
 }
 
-// share gives each machine its share of the processors, less while it boots, until ctx ends.
+// share gives each machine that runs its share of the processors, less while it boots, until ctx ends.
 func (l *Lab) share(ctx context.Context) error {
 	known := map[string]booted{}
 	for {

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -24,6 +26,7 @@ func TestCloud(t *testing.T) {
 	part(t, cluster, "a daemon is killed", func(t *testing.T) { drilled(t, cluster, "kill-nova-conductor") })
 	part(t, cluster, "a controller loses its power under use", func(t *testing.T) { cutUnderUse(t, cluster) })
 	part(t, cluster, "every service is up again", allUp)
+	part(t, cluster, "keepalived has its processor", realTime)
 
 	must(t, 5*time.Minute, "lab", "down", "--name", labName)
 	gone(t, labName)
@@ -71,6 +74,27 @@ func allUp(t *testing.T) {
 				t.Errorf("%d, want %d; not up: %v; all: %v", len(up), of.count, why, up)
 			}
 		})
+	}
+}
+
+// realTime: whatever was switched off and on, keepalived of each controller has the same share of real time. One with less sends its advertisements
+// late, and two machines hold the VIP.
+func realTime(t *testing.T) {
+	files, err := filepath.Glob("/sys/fs/cgroup/*/nines-lab/" + labName + "/ctl*/machine/cpu.rt_runtime_us")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files { // a kernel that does not share real time has none
+		share, err := os.ReadFile(file)
+		if err != nil || strings.TrimSpace(string(share)) != "90000" {
+			t.Errorf("%s: %s %v", file, share, err)
+		}
+	}
+	for _, node := range []string{"ctl1", "ctl2", "ctl3"} {
+		how := must(t, time.Minute, "lab", "ssh", "--name", labName, node, "--", "for p in $(pidof keepalived); do chrt --pid $p; done")
+		if !strings.Contains(how, "SCHED_RR") {
+			t.Errorf("keepalived on %s: %s", node, how)
+		}
 	}
 }
 
