@@ -27,7 +27,6 @@ const (
 	checkTimeout  = 5 * time.Second        // one Check of an action; no answer is "unknown"
 	checkInterval = 250 * time.Millisecond // between two looks at something that is waited for
 	settleTime    = 5 * time.Second        // for an action's Check to say "done" after its Run
-	parallel      = 64                     // resources observed at a time
 )
 
 // Options of an Executor.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -28,7 +29,7 @@ func (x *Executor) Observe(ctx context.Context, c *model.Cluster, s secret.Sourc
 	var mu sync.Mutex
 	out := make(map[plan.ID]plan.Status, len(d.here))
 	var g errgroup.Group
-	g.SetLimit(parallel)
+	g.SetLimit(2 * runtime.GOMAXPROCS(0)) // most of it is work: more at a time only keep the machine's services waiting
 	for _, r := range d.here {
 		g.Go(func() error {
 			st := l.status(ctx, r)
