@@ -117,6 +117,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	wg.Go(func() { a.guardVIP(ctx) })
 	wg.Go(func() { a.measureDisks(ctx) })
 	wg.Go(func() { a.endStale(ctx) })
+	wg.Go(func() { a.heedAll(ctx) })
 	wg.Go(func() { a.frozen.run(ctx, a.env) })
 	wg.Go(func() { a.watchDuplicates(ctx) })
 	wg.Go(func() { a.watchOutside(ctx) })

@@ -120,24 +120,25 @@ func TestChangesAreTold(t *testing.T) {
 		var down atomic.Bool
 		w := watching(t, func(context.Context) service.Observation { return service.Observation{Serving: !down.Load()} })
 		defer w.stop()
-		told := func() bool {
+		told := func(news <-chan struct{}) bool {
 			time.Sleep(time.Second)
 			select {
-			case <-w.changed:
+			case <-news:
 				return true
 			default:
 				return false
 			}
 		}
-		if !told() {
+		if !told(w.news()) {
 			t.Error("it serves now: not told")
 		}
-		if told() {
+		if told(w.news()) {
 			t.Error("told although nothing changed")
 		}
 		down.Store(true)
-		if !told() {
-			t.Error("it ceased to serve: not told")
+		one, another := w.news(), w.news()
+		if !told(one) || !told(another) {
+			t.Error("it ceased to serve: not told to all who listen")
 		}
 	})
 }

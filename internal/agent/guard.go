@@ -39,14 +39,16 @@ func (a *Agent) guardVIP(ctx context.Context) {
 	defer tick.Stop()
 	var last string
 	var written time.Time
+	news := a.watch.news()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case <-a.watch.changed:
+		case <-news:
 		case <-a.aside.changed:
 		}
+		news = a.watch.news() // before it looks
 		if c := a.spec.Load(); c != nil && !guarded(ctx, a.Host, c, model.PathVIPFile) {
 			continue
 		}

@@ -41,6 +41,7 @@ func (a *Agent) handler() http.Handler {
 	handle("GET "+api.PathNode, both, a.getNode)
 	handle("GET "+api.PathStatus, both, a.getStatus)
 	handle("GET "+api.PathHeard, nodes, a.getHeard)
+	handle("GET "+api.PathServing, nodes, a.getServing)
 	handle("POST "+api.PathObserve, nodes, a.postObserve)
 	handle("POST "+api.PathOp, nodes, a.postOp)
 	handle("POST "+api.PathEvidence, nodes, a.postEvidence)

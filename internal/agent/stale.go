@@ -93,7 +93,7 @@ func (a *Agent) passOver(ctx context.Context, absent []netip.Addr) {
 		if !ok || !c.Runs(s.Name()) {
 			continue
 		}
-		a.Log.Warn("no answer since the VIP came here: no requests to them", "service", s.Name(), "nodes", nodes)
+		a.Log.Warn("no answer to a roll call: no requests to them", "service", s.Name(), "nodes", nodes)
 		if err := b.PassOver(ctx, env, nodes); err != nil {
 			a.Log.Warn("cannot pass over absent nodes", "service", s.Name(), "nodes", nodes, "err", err)
 		}

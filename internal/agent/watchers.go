@@ -39,7 +39,7 @@ type watchers struct {
 	leaves map[string]string        // services that are about to be stopped here, and why
 	first  map[string]chan struct{} // closed at the first observation
 
-	changed chan struct{} // holds a value when a service has begun or ceased to serve since it was last read
+	changed chan struct{} // closed, and another put in its place, when a service begins or ceases to serve
 }
 
 type observed struct {
@@ -53,7 +53,7 @@ type observed struct {
 
 func newWatchers(services []service.Service, env func(*model.Cluster) (service.Env, error), log *slog.Logger) *watchers {
 	w := &watchers{services: services, env: env, log: log, seen: map[string]observed{}, leaves: map[string]string{}, first: map[string]chan struct{}{},
-		changed: make(chan struct{}, 1)}
+		changed: make(chan struct{})}
 	for _, s := range services {
 		for name := range observers(s) {
 			w.first[name] = make(chan struct{})
@@ -212,17 +212,36 @@ func (w *watchers) keep(name string, interval time.Duration, obs service.Observa
 	if !now.Serving { // it has left; whoever starts it again must find it serving
 		delete(w.leaves, name)
 	}
-	if before.Serving != now.Serving {
-		select {
-		case w.changed <- struct{}{}:
-		default: // not read yet
-		}
+	if !known || before.Serving != now.Serving {
+		w.tell()
 	}
 	select {
 	case <-w.first[name]: // closed already: services may go and come back
 	default:
 		close(w.first[name])
 	}
+}
+
+// news is closed when a service begins or ceases to serve after this call.
+func (w *watchers) news() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.changed
+}
+
+// tell has everybody know that there is news; w.mu is held.
+func (w *watchers) tell() {
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// serving says which of the observed services serve.
+func (w *watchers) serving() map[string]bool {
+	out := map[string]bool{}
+	for name, o := range w.all() {
+		out[name] = o.Serving
+	}
+	return out
 }
 
 // all returns the latest observations, those that are too old as not serving.
@@ -286,6 +305,7 @@ func (w *watchers) leave(name, why string) {
 	if delete(w.leaves, name); why != "" {
 		w.leaves[name] = why
 	}
+	w.tell()
 }
 
 // told is what is said of a service now; w.mu is held.

@@ -200,6 +200,22 @@ func (c *Client) Heard(ctx context.Context, addr string, about netip.Addr) (time
 	return r.Age, err
 }
 
+// Serving calls emit with which services of a controller serve, by name, at first and at each change, until ctx ends or the agent is silent.
+func (c *Client) Serving(ctx context.Context, addr string, emit func(map[string]bool)) error {
+	res, err := c.request(ctx, http.MethodGet, addr, PathServing, nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	for in := json.NewDecoder(res.Body); ; {
+		var serving map[string]bool
+		if err := in.Decode(&serving); err != nil {
+			return &UnreachableError{Addr: addr, Err: err}
+		}
+		emit(serving)
+	}
+}
+
 // Observe asks a node's agent what is. It implements converge.Agents.
 func (c *Client) Observe(ctx context.Context, n model.Node, spec *model.Cluster) (r converge.ObserveReply, err error) {
 	return r, c.call(ctx, http.MethodPost, NodeAddr(n), PathObserve, SpecRequest{Spec: spec}, &r)

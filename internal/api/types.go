@@ -27,6 +27,7 @@ const (
 	PathVersion     = "/v1/version"     // GET, any
 	PathNode        = "/v1/node"        // GET, nodes and operators: this node's report
 	PathHeard       = "/v1/heard"       // GET ?about=, nodes: how long ago another controller answered this one
+	PathServing     = "/v1/serving"     // GET, nodes: which services of this node serve, a line with all of them at each change
 	PathObserve     = "/v1/observe"     // POST, nodes: resources of this node
 	PathOp          = "/v1/op"          // POST, nodes: bring one resource into its desired state
 	PathStatus      = "/v1/status"      // GET: the cluster

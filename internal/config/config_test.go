@@ -63,7 +63,7 @@ func TestDefaults(t *testing.T) {
 			Keepalive: 300 * time.Millisecond, InactiveCheck: 300 * time.Millisecond, PeerTimeout: 3 * time.Second,
 			JoinRetrans: 300 * time.Millisecond, GCache: "128M", BufferPool: "128M"},
 		RabbitMQ:  model.RabbitMQTuning{NetTickTime: 15 * time.Second},
-		HAProxy:   model.HAProxyTuning{Inter: time.Second, HTTPInter: 2 * time.Second, FastInter: 250 * time.Millisecond, Fall: 2, Rise: 2},
+		HAProxy:   model.HAProxyTuning{Inter: time.Second, HTTPInter: 10 * time.Second, FastInter: 250 * time.Millisecond, Fall: 4, Rise: 2},
 		Pacemaker: model.PacemakerTuning{Token: 600 * time.Millisecond},
 		Keystone:  model.KeystoneTuning{Processes: 2, Threads: 2, FernetRotation: 24 * time.Hour, TokenLifetime: time.Hour},
 	}

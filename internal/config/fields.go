@@ -177,10 +177,10 @@ var fields = map[string]field{
 		fallback: "15s", min: "5s", max: "2m", step: "1s"},
 
 	"tuning.haproxy":            {doc: "Health checks of HAProxy."},
-	"tuning.haproxy.inter":      {doc: "Interval of the health checks. 1s: a frozen service is noticed within about a second and a half.", fallback: "1s", min: "50ms", max: "1m", step: "1ms"},
-	"tuning.haproxy.http_inter": {doc: "The same for servers that speak HTTP. 2s: a request that cannot connect goes to another server and has this one asked at once, so that only servers without requests wait this long; a check is a TLS handshake, and there are three for each API on each controller.", fallback: "2s", min: "50ms", max: "1m", step: "1ms"},
+	"tuning.haproxy.inter":      {doc: "Interval of the health checks. 1s: they find whose agent says nothing; what agents say counts at once.", fallback: "1s", min: "50ms", max: "1m", step: "1ms"},
+	"tuning.haproxy.http_inter": {doc: "The same for servers that speak HTTP. 10s: a request that cannot connect goes to another server and has this one asked at once, so that only servers without requests, whose agents say nothing, wait this long; a check is a TLS handshake, and there are three for each API on each controller.", fallback: "10s", min: "50ms", max: "1m", step: "1ms"},
 	"tuning.haproxy.fast_inter": {doc: "Interval after a check or a request failed, until the state is clear. 250ms: the second opinion comes soon.", fallback: "250ms", min: "10ms", max: "1m", step: "1ms"},
-	"tuning.haproxy.fall":       {doc: "Failed checks that take a server out. 2: one lost packet takes nobody out.", fallback: "2", min: "1", max: "10"},
+	"tuning.haproxy.fall":       {doc: "Failed checks that take a server out, two more for database and broker, whose clients it cuts off. 4: a busy agent may be late with some of them; what it says, and who is dead, is known sooner than by checks.", fallback: "4", min: "1", max: "10"},
 	"tuning.haproxy.rise":       {doc: "Good checks that bring a server back. 2: a server that only just starts is not flooded.", fallback: "2", min: "1", max: "10"},
 
 	"tuning.pacemaker": {doc: "Failure detector of Corosync, with vip.engine: pacemaker."},

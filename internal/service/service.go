@@ -152,9 +152,10 @@ type Listener struct {
 
 // Balancer is a Service that sends requests to all controllers.
 type Balancer interface {
-	// PassOver sends no requests to these nodes until they have passed a health check again. They answer no echo request in the
-	// moment in which the VIP has come here.
+	// PassOver sends no requests to these nodes until they have passed a health check again. They answer no echo request.
 	PassOver(ctx context.Context, env Env, nodes []string) error
+	// Heed takes what a node's agent has just said of the services there (Listener.Health): true, it serves. It may be repeated.
+	Heed(ctx context.Context, env Env, node string, serving map[string]bool) error
 }
 
 // Yielder is a Service whose members take a silent one for dead, each by itself.

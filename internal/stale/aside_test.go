@@ -61,7 +61,7 @@ func (s *trio) boot(i int) *trioNode {
 	own, n := trioAddresses[i], &trioNode{next: time.Now().Add(rand.N(every))}
 	peers := slices.DeleteFunc(slices.Clone(trioAddresses), func(a netip.Addr) bool { return a == own })
 	ears := &Ears{}
-	n.watch = &watch{silence: newSilence(peers), partial: newPartial(own), words: make(chan word),
+	n.watch = &watch{silence: newSilence(peers), partial: newPartial(own), words: make(chan word), rolled: map[netip.Addr]bool{},
 		askOne: func(netip.Addr) {}, born: time.Now(), Options: Options{Own: own, Peers: peers, Connections: n, Ears: ears, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 			Aside: func(a netip.Addr) {
 				switch {
@@ -289,7 +289,7 @@ func TestContest(t *testing.T) {
 		withTrio(t, name, tc.fault, func(t *testing.T, s *trio) {
 			s.run(t, 300*time.Millisecond)
 			n, came := s.nodes[tc.came], time.Now()
-			n.began = came
+			n.roll.began = came
 			n.beginContest(t.Context(), []netip.Addr{tc.silent}, came)
 			for range 10 * 10 {
 				s.run(t, 100*time.Millisecond)

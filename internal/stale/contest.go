@@ -32,7 +32,7 @@ func (w *watch) beginContest(ctx context.Context, absent []netip.Addr, now time.
 	}
 	for _, p := range absent {
 		if w.partial.yields(p) {
-			w.contest = contest{about: p, began: w.began, answered: true}
+			w.contest = contest{about: p, began: w.roll.began, answered: true}
 			w.askContest(ctx, now)
 			return
 		}

@@ -98,6 +98,9 @@ func testNode(t *testing.T) {
 	waiting := await(dial(t, peerAddress))
 	shell(t, "nsenter -t "+peer+" -n nft 'table ip cut { chain input { type filter hook input priority 0; policy drop; }; }'")
 	cut := time.Now()
+	if peers := <-absent; len(peers) != 1 || peers[0].String() != peerAddress || time.Since(cut) > patience {
+		t.Errorf("absent: %v, after %s: requests go past who falls silent before that is a death", peers, time.Since(cut))
+	}
 	if err := <-waiting; !errors.Is(err, syscall.ECONNABORTED) || time.Since(cut) > patience+3*time.Second {
 		t.Errorf("who waits for the dead peer: %v after %s", err, time.Since(cut))
 	}

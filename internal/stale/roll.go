@@ -13,31 +13,43 @@ const (
 	rollPatience = time.Second
 )
 
-// beginRoll asks all peers because the virtual address has come here: whoever had it was silent for several advertisements. One that
-// does not answer this either is passed over. That is soon reversed, so it need not be as sure as a death: connections that
-// stand are left alone.
-func (w *watch) beginRoll(ctx context.Context, now time.Time) {
-	w.began, w.asked = now, 0
+// roll is a call to all peers, to find in a tenth of a second who may be dead. What is done about one that does not answer is soon reversed, so it
+// need not be as sure as a death: requests go past it, and connections that stand are left alone.
+type roll struct {
+	next  <-chan time.Time // nil: none is under way
+	began time.Time
+	asked int
+	// moved: it is called because the virtual address has come here.
+	moved bool
+}
+
+// beginRoll asks all peers: the virtual address has come here (moved), so whoever had it was silent for several advertisements, or one of them has
+// fallen silent.
+func (w *watch) beginRoll(ctx context.Context, now time.Time, moved bool) {
+	w.roll = roll{began: now, moved: moved}
 	w.callRoll(ctx, now)
 }
 
 func (w *watch) callRoll(ctx context.Context, now time.Time) {
-	w.roll = nil
-	due := time.Duration(w.asked) * rollEvery
-	if now.Sub(w.began) > 2*due+rollEvery { // this process stood still itself: answers may wait to be read
-		w.began, w.asked = now, 0
+	r := &w.roll
+	r.next = nil
+	due := time.Duration(r.asked) * rollEvery
+	if now.Sub(r.began) > 2*due+rollEvery { // this process stood still itself: answers may wait to be read
+		r.began, r.asked = now, 0
 	}
-	if w.asked < rollCalls {
+	if r.asked < rollCalls {
 		w.ask()
-		w.asked++
-		w.roll = time.After(rollEvery)
+		r.asked++
+		r.next = time.After(rollEvery)
 		return
 	}
-	absent := w.silence.since(w.began)
+	absent := w.silence.since(r.began)
 	if len(absent) == 0 {
 		return
 	}
-	w.beginContest(ctx, absent, now)
+	if r.moved {
+		w.beginContest(ctx, absent, now)
+	}
 	ctx, cancel := context.WithTimeout(ctx, rollPatience)
 	defer cancel()
 	w.Absent(ctx, absent)
@@ -46,5 +58,17 @@ func (w *watch) callRoll(ctx context.Context, now time.Time) {
 		if err := w.Connections.Abandon(ctx, p); err != nil {
 			w.Log.Warn("cannot abandon connections", "peer", p, "err", err)
 		}
+	}
+}
+
+// rollSilent calls the roll once for each peer that falls silent.
+func (w *watch) rollSilent(ctx context.Context, now time.Time) {
+	fell := false
+	for _, p := range w.silence.silent(now, suspect) {
+		fell = fell || !w.rolled[p]
+		w.rolled[p] = true
+	}
+	if fell && w.roll.next == nil {
+		w.beginRoll(ctx, now, false)
 	}
 }

@@ -115,8 +115,8 @@ func TestRollCall(t *testing.T) {
 			w := &watch{silence: s, Options: Options{Peers: []netip.Addr{one}, Connections: untouched{t, tc.absent},
 				Absent: func(_ context.Context, peers []netip.Addr) { absent, told = peers, told+1 }}}
 			w.askOne = func(netip.Addr) { calls++ }
-			w.beginRoll(t.Context(), now)
-			for i := 0; w.roll != nil; i++ {
+			w.beginRoll(t.Context(), now, true)
+			for i := 0; w.roll.next != nil; i++ {
 				if i > 0 || tc.pause == 0 { // what came while it stood still is not read yet
 					for _, p := range tc.answers {
 						s.answered(p, now)
@@ -132,6 +132,47 @@ func TestRollCall(t *testing.T) {
 				t.Errorf("absent %v after %d calls, told %d times; want %v after %d", absent, calls, told, tc.absent, tc.calls)
 			}
 		})
+	}
+}
+
+// Requests go past a peer that falls silent: the roll is called once, and again only after it has answered.
+func TestRollCallForWhoFallsSilent(t *testing.T) {
+	now := time.Now()
+	s := newSilence([]netip.Addr{one, two})
+	absent := 0
+	w := &watch{silence: s, rolled: map[netip.Addr]bool{}, Options: Options{Peers: []netip.Addr{one, two}, Connections: untouched{t, []netip.Addr{one}},
+		Absent: func(_ context.Context, peers []netip.Addr) {
+			if !slices.Equal(peers, []netip.Addr{one}) {
+				t.Errorf("absent: %v", peers)
+			}
+			absent++
+		}}}
+	w.askOne = func(netip.Addr) {}
+	live := func(long time.Duration, there ...netip.Addr) {
+		for end := now.Add(long); now.Before(end); now = now.Add(rollEvery) {
+			for _, p := range there {
+				s.answered(p, now)
+				delete(w.rolled, p)
+			}
+			w.rollSilent(t.Context(), now)
+			if w.roll.next != nil {
+				w.callRoll(t.Context(), now)
+			}
+		}
+	}
+	live(time.Second, one, two)
+	live(suspect, two)
+	if absent > 0 {
+		t.Error("passed over though only one or two answers are missing")
+	}
+	live(patience, two)
+	if absent != 1 {
+		t.Errorf("passed over %d times, want once", absent)
+	}
+	live(time.Second, one, two)
+	live(patience, two)
+	if absent != 2 {
+		t.Errorf("passed over %d times after it had come back and left again, want twice", absent)
 	}
 }
 

@@ -45,7 +45,7 @@ type Options struct {
 	Peers []netip.Addr
 	// VIP is the virtual address; the zero value while there is none.
 	VIP func() netip.Addr
-	// Absent is told which peers did not answer when the virtual address had just come to this node.
+	// Absent is told which peers did not answer a roll call: the virtual address had just come to this node, or one of them fell silent.
 	Absent func(ctx context.Context, peers []netip.Addr)
 	// Third asks one of the peers how long ago another one answered it. Without it nobody stands aside or yields.
 	Third func(ctx context.Context, asked, about netip.Addr) (age time.Duration, err error)
@@ -100,7 +100,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	w := &watch{Options: o, silence: newSilence(o.Peers), partial: newPartial(o.Own), words: make(chan word), askOne: echo.ask, born: time.Now()}
+	w := &watch{Options: o, silence: newSilence(o.Peers), partial: newPartial(o.Own), words: make(chan word), rolled: map[netip.Addr]bool{}, askOne: echo.ask, born: time.Now()}
 	defer w.asking.Wait()
 	defer cancel() // before it waits
 	w.refuse(ctx)  // what an agent before has left
@@ -130,12 +130,12 @@ func Run(ctx context.Context, o Options) error {
 			w.testify(ctx, heard, time.Now())
 		case here := <-moved:
 			if here {
-				w.beginRoll(ctx, time.Now())
+				w.beginRoll(ctx, time.Now(), true)
 			}
 			w.closeTo(ctx, o.VIP(), "the virtual address has moved")
 		case <-w.contest.next:
 			w.askContest(ctx, time.Now())
-		case <-w.roll:
+		case <-w.roll.next:
 			w.callRoll(ctx, time.Now())
 		case <-tick.C:
 			w.judge(ctx, time.Now())
@@ -164,10 +164,8 @@ type watch struct {
 	// heardAgain is the first answer of the unheard one since it was silent.
 	heardAgain time.Time
 
-	// The roll call: see beginRoll.
-	roll  <-chan time.Time // nil: none is under way
-	began time.Time
-	asked int
+	roll   roll
+	rolled map[netip.Addr]bool // who has fallen silent, and for whom the roll was called
 }
 
 func (w *watch) ask() {
@@ -183,6 +181,7 @@ func (w *watch) answered(ctx context.Context, a answer) {
 		w.endContest("it answers")
 	}
 	returned := w.silence.answered(peer, now)
+	delete(w.rolled, peer)
 	w.tellAcquainted(now)
 	if w.unheard != peer {
 		w.partial.forget(peer)
@@ -198,6 +197,7 @@ func (w *watch) answered(ctx context.Context, a answer) {
 
 func (w *watch) judge(ctx context.Context, now time.Time) {
 	died := w.silence.judge(now, w.partial.patience)
+	w.rollSilent(ctx, now)
 	w.askThirds(ctx, now)
 	w.stand(ctx, now)
 	w.yield()

@@ -75,6 +75,17 @@ func TestObserve(t *testing.T) {
 	}
 }
 
+// The last check of a server that an agent has set down passed: that is no reason.
+func TestServerThatIsDownByAnAgentsWord(t *testing.T) {
+	s := New(testListeners)
+	set := strings.Replace(stat, "keystone,ctl1,0,UP", "keystone,ctl1,0,DOWN", 1)
+	s.socket = socket(t, map[string]string{"show stat -1 4 -1": set, "show table mariadb": table})
+	o := s.Observe(t.Context(), service.Env{Cluster: servicetest.Cluster()})
+	if got := o.Facts[FactDown]; !strings.HasPrefix(got, "keystone/ctl1=by the word of an agent") {
+		t.Errorf("down %q", got)
+	}
+}
+
 func TestWriterWithoutTableEntryIsTheFirstThatIsUp(t *testing.T) {
 	s := New(testListeners)
 	s.socket = socket(t, map[string]string{"show stat -1 4 -1": stat, "show table mariadb": "# table: mariadb, type: ip, size:1, used:0\n\n"})
@@ -123,6 +134,46 @@ func TestPassOver(t *testing.T) {
 	s.socket = socket(t, map[string]string{"show stat -1 4 -1": stat, command: "No such server.\n\n"})
 	if err := s.PassOver(t.Context(), service.Env{}, []string{"ctl1", "ctl3"}); err == nil {
 		t.Error("what HAProxy complains of is kept quiet")
+	}
+}
+
+// What an agent says is set where it is not so already; what it says nothing of stays as it is.
+func TestHeed(t *testing.T) {
+	env := service.Env{Cluster: servicetest.Cluster()}
+	for _, c := range []struct {
+		name, node string
+		said       map[string]bool
+		want       string // command; empty: none
+	}{
+		{"it ceases to serve", "ctl3", map[string]bool{"galera": false}, "set server mariadb/ctl3 health down"},
+		{"it serves again", "ctl2", map[string]bool{"keystone": true}, "set server keystone/ctl2 health up"},
+		{"several words", "ctl1", map[string]bool{"galera": true, "keystone": false}, "set server keystone/ctl1 health down;set server mariadb/ctl1 health up"},
+		{"known already", "ctl2", map[string]bool{"keystone": false, "galera": true}, ""},
+		{"of nothing that is published", "ctl1", map[string]bool{"chrony": false}, ""},
+		{"of a node without servers", "cmp1", map[string]bool{"keystone": false}, ""},
+	} {
+		heed := func(answer string) error {
+			s := New(testListeners)
+			answers := map[string]string{"show stat -1 4 -1": stat}
+			if c.want != "" {
+				answers[c.want] = answer
+			}
+			s.socket = socket(t, answers)
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond) // another command is never answered
+			defer cancel()
+			return s.Heed(ctx, env, c.node, c.said)
+		}
+		if err := heed("\n"); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if c.want != "" && heed("No such server.\n\n") == nil {
+			t.Errorf("%s: what HAProxy complains of is kept quiet, or was not asked", c.name)
+		}
+	}
+	s := New(testListeners)
+	s.socket = filepath.Join(t.TempDir(), "none")
+	if err := s.Heed(t.Context(), env, "ctl1", map[string]bool{"keystone": false}); err != nil {
+		t.Errorf("no instance here, with Pacemaker that is usual: %v", err)
 	}
 }
 

@@ -206,7 +206,7 @@ func newView(c *model.Cluster, n model.Node, ls []service.Listener, password str
 	}
 	for _, l := range ls {
 		lv := listenerView{Listener: l, VIP: c.VIP.Address.Addr().String(), Servers: servers, Shared: len(v.Peers) > 1, Fall: t.Fall + 2,
-			Inter: millis(max(t.Inter/2, t.FastInter))}
+			Inter: millis(t.Inter)}
 		if c.VIP.Public.IsValid() && l.Public {
 			lv.Public = c.VIP.Public.Addr().String()
 		}

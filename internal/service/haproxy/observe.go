@@ -2,10 +2,13 @@ package haproxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"nines/internal/health"
@@ -39,7 +42,7 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 	var down []string
 	for _, v := range servers {
 		if !v.up {
-			down = append(down, v.listener+"/"+v.name+"="+v.why)
+			down = append(down, v.listener+"/"+v.name+"="+v.whyDown())
 		}
 	}
 	o := service.Observation{Serving: true, Facts: map[string]string{FactDown: strings.Join(down, ";")},
@@ -81,6 +84,37 @@ func (s *Service) writer(ctx context.Context, listener string, servers []server)
 // PassOver implements service.Balancer: their servers count as down until they have passed checks. Without it, requests go on to a
 // dead machine until its checks have failed, and each that does waits for a connection in vain.
 func (s *Service) PassOver(ctx context.Context, _ service.Env, nodes []string) error {
+	return s.setHealth(ctx, func(v server) (up bool) { return v.up && !slices.Contains(nodes, v.name) })
+}
+
+// Heed implements service.Balancer. A server that is down for what was seen of it here, connections that failed, is up again when its agent says anew
+// that it serves.
+func (s *Service) Heed(ctx context.Context, env service.Env, node string, serving map[string]bool) error {
+	behind := s.behind(env.Cluster)
+	err := s.setHealth(ctx, func(v server) (up bool) {
+		serves, said := serving[behind[v.listener]]
+		if !said || v.name != node {
+			return v.up
+		}
+		return serves
+	})
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil // no instance here: the next one will be told
+	}
+	return err
+}
+
+// behind says what decides over each listener's servers: listener -> Listener.Health.
+func (s *Service) behind(c *model.Cluster) map[string]string {
+	out := map[string]string{}
+	for _, l := range s.listeners(c) {
+		out[l.Name] = l.Health
+	}
+	return out
+}
+
+// setHealth sets the health of the servers that are not as they should be, until their checks find something else.
+func (s *Service) setHealth(ctx context.Context, should func(server) (up bool)) error {
 	answer, err := s.ask(ctx, "show stat -1 4 -1")
 	if err != nil {
 		return err
@@ -91,7 +125,11 @@ func (s *Service) PassOver(ctx context.Context, _ service.Env, nodes []string) e
 	}
 	var commands []string
 	for _, v := range servers {
-		if v.up && slices.Contains(nodes, v.name) {
+		switch up := should(v); {
+		case up == v.up:
+		case up:
+			commands = append(commands, "set server "+v.listener+"/"+v.name+" health up")
+		default:
 			commands = append(commands, "set server "+v.listener+"/"+v.name+" health down")
 		}
 	}
@@ -139,10 +177,7 @@ func (s *Service) Judge(c *model.Cluster, seen map[string]service.Observation) [
 		}
 	}
 	dead := map[string]int{} // listener -> servers down everywhere
-	behind := map[string]string{}
-	for _, l := range s.listeners(c) {
-		behind[l.Name] = l.Health
-	}
+	behind := s.behind(c)
 	for _, name := range slices.Sorted(maps.Keys(views)) {
 		listener, node, _ := strings.Cut(name, "/")
 		cond := health.Condition{Code: "haproxy-backend-down", Follows: behind[listener], Severity: health.Warning, Node: node, Service: Name,

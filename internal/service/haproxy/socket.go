@@ -36,6 +36,14 @@ type server struct {
 	why            string // last check's outcome: "L7STS 503", "L4CON"
 }
 
+// whyDown is the last check's outcome, if that is why. What was set or what failed connections did has no place in the statistics.
+func (v server) whyDown() string {
+	if strings.HasPrefix(v.why, "L7OK") {
+		return "by the word of an agent, or for failed connections"
+	}
+	return v.why
+}
+
 var errNoHeader = errors.New("statistics have no header line")
 
 // parseStat reads the answer to "show stat": CSV with a header "# pxname,svname,...".

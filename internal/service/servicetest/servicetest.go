@@ -50,7 +50,7 @@ func Cluster() *model.Cluster {
 				InactiveCheck: 300 * ms, PeerTimeout: 3000 * ms, JoinRetrans: 300 * ms, GCache: "128M", BufferPool: "128M",
 			},
 			RabbitMQ: model.RabbitMQTuning{NetTickTime: 10 * time.Second},
-			HAProxy:  model.HAProxyTuning{Inter: time.Second, HTTPInter: 2 * time.Second, FastInter: 250 * ms, Fall: 2, Rise: 2},
+			HAProxy:  model.HAProxyTuning{Inter: time.Second, HTTPInter: 10 * time.Second, FastInter: 250 * ms, Fall: 4, Rise: 2},
 			Keystone: model.KeystoneTuning{Processes: 2, Threads: 4, FernetRotation: 24 * time.Hour, TokenLifetime: time.Hour},
 		},
 	}
