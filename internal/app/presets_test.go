@@ -23,8 +23,8 @@ evs.inactive_check_period=PT0.3S
 evs.join_retrans_period=PT0.3S
 gmcast.peer_timeout=PT3S
 net_ticktime = 15
-default-server inter 1s fastinter 250ms downinter 1s fall 2 rise 2
-default-server fall 4
+default-server inter 1s fastinter 250ms downinter 1s fall 4 rise 2
+default-server fall 6
 advert_int 0.1`,
 	model.PresetKolla:     others,
 	model.PresetReference: others,

@@ -11,7 +11,8 @@ import (
 func TestLoadIsOpenLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		stall := Probe{Name: "x", Every: 100 * ms, Timeout: time.Second, Late: 50 * ms,
+		// The millisecond: what is planned at 2 s is answered at 3 s, before its time is over and not in the same moment.
+		stall := Probe{Name: "x", Every: 100 * ms, Timeout: time.Second + ms, Late: 50 * ms,
 			Send: func(ctx context.Context, _ int) error { // stuck from 1 s to 3 s
 				at := time.Since(start)
 				if at < time.Second || at >= 3*time.Second {
