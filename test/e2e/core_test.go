@@ -9,7 +9,7 @@ import (
 )
 
 // drills are all of the core's.
-var drills = []string{"vip-holder-power-off", "db-writer-power-off", "rabbitmq-node-power-off", "kill-keystone", "kill-haproxy", "freeze-keystone",
+var drills = []string{"vip-holder-power-off", "db-writer-power-off", "rabbitmq-node-power-off", "kill-keystone", "kill-haproxy", "freeze-keystone", "freeze-galera-of-writer",
 	"management-nic-cut", "disk-full-galera", "disk-full-rabbitmq", "clock-jump", "partition-minority", "partition-asymmetric", "vip-duplicate"}
 
 // siteDrills take more than one machine down. What they promise is that nothing is lost and that nobody lends a hand.

@@ -23,6 +23,8 @@ const Name = "openvswitch"
 const (
 	UnitDatabase = "ovsdb-server.service"
 	UnitSwitch   = "ovs-vswitchd.service"
+	// UnitTaps keeps the interfaces of instances up, on computes.
+	UnitTaps = "nines-switch-taps.service"
 )
 
 // Names of the service's actions.

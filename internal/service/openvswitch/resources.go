@@ -15,6 +15,7 @@ import (
 const (
 	unitDir    = "/etc/systemd/system/"
 	linksPath  = "/usr/local/sbin/nines-switch-links"
+	tapsPath   = "/usr/local/sbin/nines-switch-taps"
 	systemPath = "/etc/openvswitch/system-id.conf"
 )
 
@@ -65,17 +66,23 @@ func (b *builder) unit(u plan.Unit, after []plan.ID, provides []string, files ..
 // node is the virtual switch of the node.
 func (b *builder) node() error {
 	b.add("packages", Name, plan.Resource{Packages: &plan.Packages{Names: b.c.Facts().PackagesOf(Name, b.n)}, Needs: []string{service.CapPackages}})
-	files := map[string]plan.ID{}
-	for _, f := range []struct {
+	type file struct {
 		path, template string
 		mode           fs.FileMode
 		values         any
-	}{
+	}
+	wanted := []file{
 		{linksPath, "nines-switch-links.tmpl", 0o755, map[string]string{"Tunnel": tunnelInterface(b.c, b.n), "Bridge": bridgeTunnel,
 			"Address": prefixed(b.c, b.n), "Provider": b.c.Neutron.ProviderInterface}},
 		{unitDir + UnitDatabase, "ovsdb-server.service.tmpl", 0o644, nil},
 		{unitDir + UnitSwitch, "ovs-vswitchd.service.tmpl", 0o644, map[string]any{"Modules": modules(b.c)}},
-	} {
+	}
+	instances := b.n.Has(model.RoleCompute)
+	if instances {
+		wanted = append(wanted, file{tapsPath, "nines-switch-taps.tmpl", 0o755, nil}, file{unitDir + UnitTaps, "nines-switch-taps.service.tmpl", 0o644, nil})
+	}
+	files := map[string]plan.ID{}
+	for _, f := range wanted {
 		var content bytes.Buffer
 		if err := templates.ExecuteTemplate(&content, f.template, f.values); err != nil {
 			return err
@@ -89,5 +96,8 @@ func (b *builder) node() error {
 	settings := b.add("action", actionSwitch, plan.Resource{Action: &plan.Action{Name: actionSwitch}, After: []plan.ID{db, links, swFile}})
 	b.unit(plan.Unit{Name: UnitSwitch, Ready: &plan.Action{Name: actionForwards, Timeout: time.Minute}}, []plan.ID{settings},
 		[]string{service.SwitchOf(b.n)}, links, swFile)
+	if instances {
+		b.unit(plan.Unit{Name: UnitTaps}, []plan.ID{settings}, nil, files[tapsPath], files[unitDir+UnitTaps])
+	}
 	return nil
 }
