@@ -21,13 +21,12 @@ import (
 type balancing struct {
 	moody
 	heeded chan map[string]bool
-	err    error
 }
 
 func (balancing) PassOver(context.Context, service.Env, []string) error { return nil }
 func (b balancing) Heed(_ context.Context, _ service.Env, node string, serving map[string]bool) error {
 	b.heeded <- serving
-	return b.err
+	return nil
 }
 
 func TestWhatIsNewIsPassedOn(t *testing.T) {

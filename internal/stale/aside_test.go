@@ -61,7 +61,7 @@ func (s *trio) boot(i int) *trioNode {
 	own, n := trioAddresses[i], &trioNode{next: time.Now().Add(rand.N(every))}
 	peers := slices.DeleteFunc(slices.Clone(trioAddresses), func(a netip.Addr) bool { return a == own })
 	ears := &Ears{}
-	n.watch = &watch{silence: newSilence(peers), partial: newPartial(own), words: make(chan word), rolled: map[netip.Addr]bool{},
+	n.watch = &watch{silence: newSilence(peers), partial: newPartial(own), words: make(chan word),
 		askOne: func(netip.Addr) {}, born: time.Now(), Options: Options{Own: own, Peers: peers, Connections: n, Ears: ears, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 			Aside: func(a netip.Addr) {
 				switch {

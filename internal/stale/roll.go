@@ -61,14 +61,9 @@ func (w *watch) callRoll(ctx context.Context, now time.Time) {
 	}
 }
 
-// rollSilent calls the roll once for each peer that falls silent.
+// rollSilent calls the roll once for each peer that falls silent. One that is under way is about all of them.
 func (w *watch) rollSilent(ctx context.Context, now time.Time) {
-	fell := false
-	for _, p := range w.silence.silent(now, suspect) {
-		fell = fell || !w.rolled[p]
-		w.rolled[p] = true
-	}
-	if fell && w.roll.next == nil {
+	if fell := w.silence.fallen(now, suspect); len(fell) > 0 && w.roll.next == nil {
 		w.beginRoll(ctx, now, false)
 	}
 }

@@ -11,11 +11,12 @@ type silence struct {
 	peers  []netip.Addr
 	heard  map[netip.Addr]time.Time // absent: never
 	gone   map[netip.Addr]bool
+	fell   map[netip.Addr]bool // fallen has listed it since it answered last
 	judged time.Time
 }
 
 func newSilence(peers []netip.Addr) *silence {
-	return &silence{peers: peers, heard: map[netip.Addr]time.Time{}, gone: map[netip.Addr]bool{}}
+	return &silence{peers: peers, heard: map[netip.Addr]time.Time{}, gone: map[netip.Addr]bool{}, fell: map[netip.Addr]bool{}}
 }
 
 // answered notes an answer, and reports whether the peer had been taken for dead.
@@ -26,6 +27,7 @@ func (s *silence) answered(peer netip.Addr, now time.Time) (returned bool) {
 	returned = s.gone[peer]
 	s.heard[peer] = now
 	delete(s.gone, peer)
+	delete(s.fell, peer)
 	return returned
 }
 
@@ -73,6 +75,18 @@ func (s *silence) silent(now time.Time, long time.Duration) []netip.Addr {
 	var out []netip.Addr
 	for _, p := range s.peers {
 		if at, known := s.heard[p]; known && now.Sub(at) > long {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// fallen lists those of the silent that it has not listed since they answered last.
+func (s *silence) fallen(now time.Time, long time.Duration) []netip.Addr {
+	var out []netip.Addr
+	for _, p := range s.silent(now, long) {
+		if !s.fell[p] {
+			s.fell[p] = true
 			out = append(out, p)
 		}
 	}

@@ -140,7 +140,7 @@ func TestRollCallForWhoFallsSilent(t *testing.T) {
 	now := time.Now()
 	s := newSilence([]netip.Addr{one, two})
 	absent := 0
-	w := &watch{silence: s, rolled: map[netip.Addr]bool{}, Options: Options{Peers: []netip.Addr{one, two}, Connections: untouched{t, []netip.Addr{one}},
+	w := &watch{silence: s, Options: Options{Peers: []netip.Addr{one, two}, Connections: untouched{t, []netip.Addr{one}},
 		Absent: func(_ context.Context, peers []netip.Addr) {
 			if !slices.Equal(peers, []netip.Addr{one}) {
 				t.Errorf("absent: %v", peers)
@@ -152,7 +152,6 @@ func TestRollCallForWhoFallsSilent(t *testing.T) {
 		for end := now.Add(long); now.Before(end); now = now.Add(rollEvery) {
 			for _, p := range there {
 				s.answered(p, now)
-				delete(w.rolled, p)
 			}
 			w.rollSilent(t.Context(), now)
 			if w.roll.next != nil {

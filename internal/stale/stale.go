@@ -100,7 +100,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	w := &watch{Options: o, silence: newSilence(o.Peers), partial: newPartial(o.Own), words: make(chan word), rolled: map[netip.Addr]bool{}, askOne: echo.ask, born: time.Now()}
+	w := &watch{Options: o, silence: newSilence(o.Peers), partial: newPartial(o.Own), words: make(chan word), askOne: echo.ask, born: time.Now()}
 	defer w.asking.Wait()
 	defer cancel() // before it waits
 	w.refuse(ctx)  // what an agent before has left
@@ -164,8 +164,7 @@ type watch struct {
 	// heardAgain is the first answer of the unheard one since it was silent.
 	heardAgain time.Time
 
-	roll   roll
-	rolled map[netip.Addr]bool // who has fallen silent, and for whom the roll was called
+	roll roll
 }
 
 func (w *watch) ask() {
@@ -181,7 +180,6 @@ func (w *watch) answered(ctx context.Context, a answer) {
 		w.endContest("it answers")
 	}
 	returned := w.silence.answered(peer, now)
-	delete(w.rolled, peer)
 	w.tellAcquainted(now)
 	if w.unheard != peer {
 		w.partial.forget(peer)
