@@ -22,7 +22,7 @@ bin/nines: FORCE
 # What a target needs and root can install; without root it is said.
 define need
 	@PATH="$$PATH:/usr/sbin" command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] || { echo "$(1) is needed: apt-get install $(2), as root"; exit 1; }; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2); }
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o DPkg::Lock::Timeout=300 $(2); }
 endef
 
 # The race detector needs a C compiler; tests in network namespaces need nft, those of BMCs one that speaks IPMI.

@@ -264,8 +264,9 @@ func ensureTools(ctx context.Context, step func(string)) error {
 
 // aptInstall installs packages on the host.
 func aptInstall(ctx context.Context, packages []string) error {
-	install := append([]string{"apt-get", "install", "-q", "-y", "--no-install-recommends"}, packages...)
-	for _, args := range [][]string{{"apt-get", "update", "-q"}, install} {
+	const patience = "DPkg::Lock::Timeout=300" // seconds; unattended-upgrades may be at work
+	install := append([]string{"apt-get", "install", "-q", "-y", "-o", patience, "--no-install-recommends"}, packages...)
+	for _, args := range [][]string{{"apt-get", "update", "-q", "-o", patience}, install} {
 		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		if out, err := cmd.CombinedOutput(); err != nil {
