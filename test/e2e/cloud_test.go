@@ -22,6 +22,7 @@ func TestCloud(t *testing.T) {
 	part(t, cluster, "second apply changes nothing", func(t *testing.T) { unchanged(t, cluster) })
 	part(t, cluster, "every service of OpenStack is up on every node", allUp)
 	part(t, cluster, "proved by use", func(t *testing.T) { smoked(t, cluster) })
+	part(t, cluster, "computes hear what libvirt says", hearLibvirt)
 	part(t, cluster, "no classic queue", noClassicQueue)
 	part(t, cluster, "a daemon is killed", func(t *testing.T) { drilled(t, cluster, "kill-nova-conductor") })
 	part(t, cluster, "a controller loses its power under use", func(t *testing.T) { cutUnderUse(t, cluster) })
@@ -109,6 +110,22 @@ func smoked(t *testing.T, cluster string) {
 	}](t, r.stdout)
 	if !got.OK || len(got.Steps) < 20 {
 		t.Errorf("exit %d, %+v\n%s", r.code, got, tail(r.stderr, 20))
+	}
+}
+
+// hearLibvirt reads what nova-compute said at its first start, in which Nova by itself connects too early to hear libvirt's events, and whether it
+// heard of the instances that the smoke test has made.
+func hearLibvirt(t *testing.T) {
+	heard := false
+	for _, node := range []string{"cmp1", "cmp2"} {
+		log := must(t, time.Minute, "lab", "ssh", "--name", labName, node, "--", "journalctl -b -o cat --no-pager -u nova-compute")
+		if strings.Count(log, "Starting compute node") != 1 || strings.Contains(log, "does not support events") {
+			t.Errorf("%s: %s", node, tail(log, 20))
+		}
+		heard = heard || strings.Contains(log, "(Lifecycle Event)")
+	}
+	if !heard {
+		t.Error("no compute has heard of an instance")
 	}
 }
 

@@ -51,11 +51,13 @@ func (s *Service) files(c *model.Cluster, n model.Node, secrets secret.Source) (
 		out = append(out, s.ConfigFile(databasePath, database))
 	}
 	if n.Has(model.RoleCompute) {
-		script, err := templateFiles.ReadFile("templates/virtualization.sh")
-		if err != nil {
-			return nil, err
+		for _, f := range [][2]string{{virtualizationPath, "virtualization.sh"}, {computePath, "nova-compute.py"}} {
+			program, err := templateFiles.ReadFile("templates/" + f[1])
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, plan.File{Path: f[0], Mode: 0o755, Owner: "root", Group: "root", Content: program})
 		}
-		out = append(out, plan.File{Path: virtualizationPath, Mode: 0o755, Owner: "root", Group: "root", Content: script})
 	}
 	return out, nil
 }

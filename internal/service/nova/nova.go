@@ -32,6 +32,8 @@ const (
 	// virtualizationPath decides on the node how guests run; virtPath is what it writes for nova-compute.
 	virtualizationPath = "/usr/local/lib/nines/virtualization"
 	virtPath           = "/run/nines-virtualization.conf"
+	// computePath is nova-compute, with libvirt's events from its first start on.
+	computePath = "/usr/local/lib/nines/nova-compute"
 )
 
 // The databases.
@@ -84,6 +86,7 @@ func description() openstack.Description {
 	compute := daemon("nova-compute", "Compute", virtPath)
 	compute.Role, compute.Root = model.RoleCompute, true
 	compute.Uses = []string{unitLibvirt}
+	compute.Command[0] = computePath
 	compute.Prepare = []string{virtualizationPath, "nova", virtPath}
 	conductor.Reports, scheduler.Reports, compute.Reports = "nova-conductor", "nova-scheduler", "nova-compute"
 	return openstack.Description{
