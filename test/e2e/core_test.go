@@ -50,6 +50,7 @@ func TestCore(t *testing.T) {
 			t.Errorf("no fernet token: %q", out)
 		}
 	})
+	part(t, cluster, "requests follow each other on a connection", followed)
 	part(t, cluster, "second apply changes nothing", func(t *testing.T) { unchanged(t, cluster) })
 	part(t, cluster, "users have an address of their own", func(t *testing.T) { ownAddress(t, cluster) })
 	part(t, cluster, "secrets stay secret", func(t *testing.T) { secretsStaySecret(t, cluster) })

@@ -48,3 +48,26 @@ func (r requests) stop() (n, failed int) {
 	}
 	return n, failed
 }
+
+// followed sends pairs of requests on kept connections, the second right after the answer to the first and one that is never sent again by
+// anybody, from twelve programs at once: busy processors are what makes servers late to close a connection that they will not use again.
+func followed(t *testing.T) {
+	const script = `
+import http.client, ssl
+lost = 0
+c = http.client.HTTPSConnection("198.18.0.10", 5000, context=ssl._create_unverified_context(), timeout=20)
+for i in range(100):
+    try:
+        for method in "GET", "DELETE":
+            c.request(method, "/v3/users/none")
+            c.getresponse().read()
+    except (http.client.HTTPException, OSError):
+        lost += 1
+        c.close()
+print(lost)
+`
+	out := must(t, 2*time.Minute, "lab", "exec", "--name", labName, "--", "sh", "-c", `for i in $(seq 12); do python3 -c "$1" & done; wait`, "sh", script)
+	if answers := strings.Fields(out); len(answers) != 12 || strings.Trim(strings.Join(answers, ""), "0") != "" {
+		t.Errorf("lost of 100 pairs each: %v", answers)
+	}
+}
