@@ -119,7 +119,7 @@ func hearLibvirt(t *testing.T) {
 	heard := false
 	for _, node := range []string{"cmp1", "cmp2"} {
 		log := must(t, time.Minute, "lab", "ssh", "--name", labName, node, "--", "journalctl -b -o cat --no-pager -u nova-compute")
-		if strings.Count(log, "Starting compute node") != 1 || strings.Contains(log, "does not support events") {
+		if !strings.Contains(log, "Starting compute node") || strings.Contains(log, "does not support events") {
 			t.Errorf("%s: %s", node, tail(log, 20))
 		}
 		heard = heard || strings.Contains(log, "(Lifecycle Event)")
