@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -33,6 +34,8 @@ type units struct {
 func (u *units) Unit(context.Context, string) (host.UnitState, error) {
 	return host.UnitState{Loaded: true, Active: u.active}, nil
 }
+
+func (u *units) ReadFile(string) (host.File, error) { return host.File{}, fs.ErrNotExist }
 
 func (u *units) StartUnit(_ context.Context, name string) error {
 	u.calls = append(u.calls, "start "+name)

@@ -38,6 +38,7 @@ var epochs = service.Epochs{Folder: evidenceDir, File: forcedFile}
 func dataDir(node string) string { return dirState + "/rabbit@" + node }
 
 // runningFile is where the broker of a node writes down which members run. It holds while the broker serves, and when it has stopped.
+// One that was lost is struck out, and added again when it starts anew, not when it is only seen again.
 func runningFile(node string) string { return dataDir(node) + "/nodes_running_at_shutdown" }
 
 // lastFile is a copy from when the broker ceased to serve: one that starts and waits writes into runningFile what a peer says that waits
@@ -204,7 +205,7 @@ func (s *Service) brokerOf(ctx context.Context, env service.Env, e *recovery.Evi
 		return err
 	}
 	peers, err := api.peers(ask)
-	switch running := names(peers, true); {
+	switch running := together(env, peers); {
 	case err == nil && slices.Contains(running, env.Node.Name):
 		e.Broker, e.Running, e.Members = recovery.Serving, running, names(peers, false)
 		if id, err := s.clusterID(ask, env, api); err == nil {
@@ -244,6 +245,17 @@ func (s *Service) brokerOf(ctx context.Context, env service.Env, e *recovery.Evi
 		}
 	}
 	return nil
+}
+
+// together are the members that run and that this one has not lost since they started, sorted. After a partition that nobody ended the API
+// calls all of them running, while each goes on with its own metadata: what was written down (runningFile) tells.
+func together(env service.Env, peers []peer) []string {
+	running := names(peers, true)
+	noted, err := savedNodes(env.Host, runningFile(env.Node.Name))
+	if err != nil || !slices.Contains(noted, env.Node.Name) {
+		return running // nothing is written down yet
+	}
+	return slices.DeleteFunc(running, func(n string) bool { return !slices.Contains(noted, n) })
 }
 
 // noBroker reports whether no process of a broker is left, whoever started it. The command line tools are of the same kind, and no brokers.

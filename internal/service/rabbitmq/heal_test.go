@@ -84,9 +84,12 @@ func TestEvidence(t *testing.T) {
 		want   recovery.Broker
 		more   func(recovery.Evidence) bool
 	}{
-		{"it serves", &broker{peers: allPeers}, "active", recovery.Serving, func(e recovery.Evidence) bool { return len(e.Running) == 3 && e.Cluster == someCluster }},
-		{"it serves without another", &broker{peers: `[{"name":"rabbit@ctl1","running":true},{"name":"rabbit@ctl2","running":true},{"name":"rabbit@ctl3","running":false}]`,
-			queues: `[{"name":"q","type":"quorum","members":["rabbit@ctl1","rabbit@ctl2","rabbit@ctl3"]},{"name":"r","type":"quorum","members":["rabbit@ctl3"]},{"name":"s","type":"classic"}]`},
+		{"it serves, and has lost another that runs, and that did not start anew", &broker{peers: allPeers, queues: `[{"name":"q","type":"quorum","members":["rabbit@ctl1","rabbit@ctl3"]}]`}, "active", recovery.Serving,
+			func(e recovery.Evidence) bool {
+				return slices.Equal(e.Running, []string{"ctl1", "ctl3"}) && e.Held == 1 && e.Cluster == someCluster
+			}},
+		{"it serves without another", &broker{peers: `[{"name":"rabbit@ctl1","running":true},{"name":"rabbit@ctl2","running":false},{"name":"rabbit@ctl3","running":true}]`,
+			queues: `[{"name":"q","type":"quorum","members":["rabbit@ctl1","rabbit@ctl2","rabbit@ctl3"]},{"name":"r","type":"quorum","members":["rabbit@ctl2"]},{"name":"s","type":"classic"}]`},
 			"active", recovery.Serving, func(e recovery.Evidence) bool { return e.Held == 1 && len(e.Members) == 3 }},
 		{"it paused", nil, "active", recovery.Silent, nil},
 		{"it waits for its peers", nil, "activating", recovery.Starting, nil},
@@ -102,7 +105,14 @@ func TestEvidence(t *testing.T) {
 			}
 		})
 	}
-	m := newMember(t, nil, "inactive")
+	m := newMember(t, &broker{peers: allPeers}, "active")
+	for _, text := range []string{"[rabbit@ctl3,rabbit@ctl2,rabbit@ctl1].\n", ""} { // whole, or nothing written down
+		m.host.PutFile(host.File{Path: runningFile("ctl1"), Mode: 0o640, Content: []byte(text)})
+		if e := m.look(t); len(e.Running) != 3 {
+			t.Errorf("with %q: %+v", text, e)
+		}
+	}
+	m = newMember(t, nil, "inactive")
 	m.host.Answer("pgrep", "4711\n", 0)
 	if e := m.look(t); e.Broker != recovery.Silent {
 		t.Errorf("a broker that nobody knows is %s", e.Broker)

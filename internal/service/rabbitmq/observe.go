@@ -45,7 +45,7 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 		}
 		return o
 	}
-	running := names(peers, true)
+	running := together(env, peers)
 	o := service.Observation{
 		Serving: slices.Contains(running, env.Node.Name),
 		Reason:  fmt.Sprintf("running, %d of %d members", len(running), len(env.Cluster.Controllers())),

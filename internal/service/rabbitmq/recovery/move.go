@@ -40,8 +40,9 @@ func Next(c Case) service.Move {
 	d := Decide(c)
 	m := service.Move{Diagnosis: string(d.Diagnosis), Act: string(d.Act), Node: d.Node, Reason: d.Reason, Hint: d.Hint}
 	serving := c.in(Serving)
-	m.Rest = len(serving) >= c.quorum()
-	m.Settled = c.Epoch > 0 && len(serving) > 0 && !c.apart(serving) // a split may wait for a person's word
+	divided := c.divided(serving)
+	m.Rest = len(serving) >= c.quorum() && !(divided && d.Act == Wait) // what waits here is about to be done
+	m.Settled = c.Epoch > 0 && len(serving) > 0 && !divided            // a split may wait for a person's word
 	switch d.Act {
 	case Start:
 		m.Steps = [][]service.HealStep{steps(d.Nodes, StepStart)}

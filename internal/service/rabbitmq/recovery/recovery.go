@@ -34,7 +34,8 @@ type Evidence struct {
 	For time.Duration `json:"for,omitempty"`
 	// Begun is how long ago a starting one was started.
 	Begun time.Duration `json:"begun,omitempty"`
-	// Running are the members that a serving one sees, itself included, and Stable for how long they have been these.
+	// Running are the members that a serving one sees and has not been apart from since they started, itself included, and Stable for how
+	// long they have been these.
 	Running []string      `json:"running,omitempty"`
 	Stable  time.Duration `json:"stable,omitempty"`
 	// Held: so many quorum queues have most of their replicas among Running; -1: not known. Only in the absence of some.
@@ -201,7 +202,7 @@ func containsAll(set, of []string) bool {
 
 // running decides where at least one member serves. Nobody is ever forced then.
 func (c Case) running(serving []string) Decision {
-	if c.apart(serving) {
+	if c.divided(serving) {
 		return c.split(serving)
 	}
 	rest := slices.DeleteFunc(c.known(), func(m string) bool { return slices.Contains(serving, m) })
@@ -271,8 +272,10 @@ func (c Case) split(serving []string) Decision {
 		d.Hint = "mend the management network; if it stays, '--choose NODE': it and whom it sees go on, what the others decided meanwhile (queues, bindings, users) is given up"
 		return d
 	}
+	others := c.others(serving)
+	halting := len(others) > 0 && len(c.in(Stopped)) > 0 // which itself changes who sees whom
 	for _, n := range serving {
-		if e := c.Evidence[n]; e.Stable < patienceSplit {
+		if e := c.Evidence[n]; e.Stable < patienceSplit && !halting {
 			d.Reason += fmt.Sprintf("; they are given %s more to find each other", (patienceSplit - e.Stable).Round(time.Second))
 			return d
 		}
@@ -282,7 +285,7 @@ func (c Case) split(serving []string) Decision {
 		d.Hint = "on those whose state is not wanted stop rabbitmq-server, move /var/lib/rabbitmq/mnesia aside, 'nines apply'"
 		return d
 	}
-	if others := c.others(serving); len(others) > 0 && !c.Settled {
+	if len(others) > 0 {
 		return c.side(serving, others)
 	}
 	if len(serving) < len(c.Members) {
@@ -314,18 +317,29 @@ func (c Case) split(serving []string) Decision {
 	return d
 }
 
-// others are those who serve and do not see just what the chosen member sees.
+// others are those who serve and are not of the chosen member's side. Of one side are those of whom everybody sees both or none: those who serve, and
+// those who were stopped and wrote down whom they saw until then. One that started beside two that are apart is of no side but its own.
 func (c Case) others(serving []string) []string {
-	if c.Choice == "" {
+	if c.Choice == "" || c.Settled {
 		return nil
 	}
-	mine := intersect(c.Evidence[c.Choice].Running, serving)
-	return slices.DeleteFunc(slices.Clone(serving), func(m string) bool {
-		return m == c.Choice || slices.Contains(mine, m) && slices.Equal(intersect(c.Evidence[m].Running, serving), mine)
+	return slices.DeleteFunc(slices.Clone(serving), func(x string) bool {
+		return x == c.Choice || !slices.ContainsFunc(c.in(Serving, Stopped), func(m string) bool {
+			saw := c.Evidence[m].Last
+			if c.Evidence[m].Broker == Serving {
+				saw = c.Evidence[m].Running
+			}
+			return slices.Contains(saw, x) != slices.Contains(saw, c.Choice)
+		})
 	})
 }
 
-// side follows a person's word in a split: the chosen member and those that see just what it sees go on. Each of the others is stopped before any of
+// divided reports whether there are two histories: two serve that do not see each other, or a person's word in a split was not followed to its end.
+func (c Case) divided(serving []string) bool {
+	return c.apart(serving) || slices.Contains(serving, c.Choice) && len(c.in(Stopped)) > 0 && len(c.others(serving)) > 0
+}
+
+// side follows a person's word in a split: the chosen member and those of its side go on. Each of the others is stopped before any of
 // them starts again: one that starts beside two that are apart takes up the metadata of either, and RabbitMQ forgets that they were apart only when
 // nobody of another side is left.
 func (c Case) side(serving, others []string) Decision {

@@ -135,6 +135,9 @@ func TestDecide(t *testing.T) {
 		{"a person chooses, and all others are stopped", Case{Epoch: 3, Choice: "c2", Evidence: three(at(Stopped, names...), serves("c2"), at(Stopped, names...)), Lineage: all}, Running, Start, "", "c1, c3 can join"},
 		{"a person chooses the smaller side", Case{Epoch: 3, Choice: "c3", Evidence: three(serves("c1", "c2"), serves("c1", "c2"), serves("c3")), Lineage: all}, Chosen, Halt, "", "c1, c2 are stopped"},
 		{"whom the chosen one sees goes on with it", Case{Epoch: 3, Choice: "c1", Evidence: three(serves("c1", "c2"), serves("c1", "c2"), serves("c3")), Lineage: all}, Chosen, Halt, "", "c3 is stopped"},
+		{"one that started between two that are apart is stopped too", Case{Epoch: 3, Choice: "c2", Evidence: three(serves("c1", "c3"), serves("c2", "c3"), serves(names...)), Lineage: all}, Chosen, Halt, "", "c1, c3 are stopped"},
+		{"also when the last of another side is stopped already", Case{Epoch: 3, Choice: "c2", Evidence: three(at(Stopped, "c1", "c3"), stable(serves("c2", "c3"), time.Second), stable(serves("c2", "c3"), time.Second)), Lineage: all}, Chosen, Halt, "", "c3 is stopped"},
+		{"one that started between two that are apart goes on alone", Case{Epoch: 3, Choice: "c3", Evidence: three(serves("c1", "c3"), serves("c2", "c3"), serves(names...)), Lineage: all}, Chosen, Halt, "", "c1, c2 are stopped"},
 		{"one that does not serve is chosen in a split", Case{Epoch: 3, Choice: "c3", Evidence: three(serves("c1"), serves("c2"), at(Stopped, names...)), Lineage: all}, BadChoice, Ask, "c3", "does not serve"},
 		{"a word that was followed does not count in the next split", Case{Epoch: 3, Choice: "c2", Settled: true, Evidence: three(serves("c1"), serves("c2"), serves("c3")), Lineage: all}, Split, Ask, "", "no side"},
 		{"chosen, and one still waits", Case{Epoch: 3, Choice: "c2", Evidence: without(inOrder(Starting), "c3"), Lineage: all}, Chosen, Halt, "", "stopped first"},
@@ -320,6 +323,9 @@ func TestOthersStaySafe(t *testing.T) {
 		if m.Open && c.Epoch > 0 {
 			t.Fatalf("opens another epoch by itself: %+v", m)
 		}
+		if m.Rest && m.Act == string(Wait) && m.Diagnosis == string(Split) {
+			t.Fatalf("a split that is about to be mended is called mended: %+v", m)
+		}
 		if m.Done && (len(m.Steps) > 0 || m.Rest || c.Epoch == 0) {
 			t.Fatalf("%+v", m)
 		}
@@ -336,7 +342,7 @@ func TestOthersStaySafe(t *testing.T) {
 				}
 			case StepHalt:
 				word := c.Choice != "" && !c.Settled && s.Node != c.Choice
-				atWork := e.Broker == Serving && s.Args[ArgServing] == "true" && len(all) == 1 && c.apart(c.in(Serving))
+				atWork := e.Broker == Serving && s.Args[ArgServing] == "true" && len(all) == 1 && c.divided(c.in(Serving))
 				if !word && e.Broker == Serving || e.Broker == Stopped || c.Choice == "" || !atWork && len(c.in(Serving)) > 0 {
 					t.Fatalf("halts %s, which is %s", s.Node, e.Broker)
 				}
@@ -427,4 +433,51 @@ func TestAnyOrder(t *testing.T) {
 			t.Fatalf("stopped %v, there %v, chosen %s: %+v", order, here, c.Choice, d)
 		}
 	})
+}
+
+// TestAWordInASplit: whoever does not see just what the chosen member sees is stopped, one at a time, before anybody is started.
+func TestAWordInASplit(t *testing.T) {
+	started := 0
+	rapid.Check(t, func(t *rapid.T) {
+		all := []string{"c1", "c2", "c3", "c4", "c5"}[:rapid.IntRange(2, 5).Draw(t, "members")]
+		apart := map[string]bool{}
+		for i, a := range all {
+			for _, b := range all[:i] {
+				lost := rapid.Bool().Draw(t, a+" and "+b+" are apart")
+				apart[a+b], apart[b+a] = lost, lost
+			}
+		}
+		sees := func(n string) []string {
+			return slices.DeleteFunc(slices.Clone(all), func(m string) bool { return apart[n+m] })
+		}
+		c := Case{Members: all, Evidence: map[string]Evidence{}, Epoch: 1, Choice: rapid.SampledFrom(all).Draw(t, "choice"), Lineage: &Lineage{Cluster: idA, Running: all}}
+		var toStop []string
+		for _, n := range all {
+			c.Evidence[n] = serves(sees(n)...)
+			if !slices.Equal(sees(n), sees(c.Choice)) {
+				toStop = append(toStop, n)
+			}
+		}
+		if len(toStop) == 0 {
+			return // no split
+		}
+		for {
+			d := Decide(c)
+			switch stopped := c.in(Stopped); {
+			case d.Act == Halt && len(d.Nodes) == 1 && slices.Contains(toStop, d.Nodes[0]) && c.Evidence[d.Nodes[0]].Broker == Serving:
+				c.Evidence[d.Nodes[0]] = at(Stopped, c.Evidence[d.Nodes[0]].Running...)
+				for _, n := range c.in(Serving) {
+					c.Evidence[n] = stable(serves(intersect(sees(n), c.in(Serving))...), 0)
+				}
+			case d.Act == Start && slices.Equal(stopped, toStop) && slices.Equal(d.Nodes, toStop):
+				started++
+				return
+			default:
+				t.Fatalf("%s is chosen, %v are to be stopped, %v are: %+v", c.Choice, toStop, stopped, d)
+			}
+		}
+	})
+	if started == 0 {
+		t.Error("no word was followed: this test sees nothing")
+	}
 }
