@@ -19,14 +19,26 @@ import (
 //
 // Of the labs' mounts only those at or below keep are seen, see dropForeignMounts.
 func inPrivateMounts(keep string, f func() error) error {
+	return onOwnThread(func() error {
+		if err := privateMounts(keep); err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
+// onOwnThread runs f on an operating-system thread that ends with it, and with it what f has changed for the thread.
+func onOwnThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-		err := privateMounts(keep)
-		if err == nil {
-			err = f()
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread ends with the process only: a machine's disk would stay mounted by it. While it waits here another runs f.
+			defer runtime.UnlockOSThread()
+			done <- onOwnThread(f)
+			return
 		}
-		done <- err
+		done <- f() // never unlocked: the thread ends with this goroutine
 	}()
 	return <-done
 }
@@ -67,16 +79,12 @@ func dropForeignMounts(keep string) error {
 // onLabNetwork runs f on a thread inside the network namespace at path. Sockets
 // that f makes stay there for good; goroutines it starts are not inside.
 func onLabNetwork(path string, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked, see inPrivateMounts
-		err := joinNetwork(path)
-		if err == nil {
-			err = f()
+	return onOwnThread(func() error {
+		if err := joinNetwork(path); err != nil {
+			return err
 		}
-		done <- err
-	}()
-	return <-done
+		return f()
+	})
 }
 
 // joinNetwork moves the calling thread into the network namespace at path.
@@ -106,16 +114,13 @@ func makeNetworkNamespace(path string) error {
 		return err
 	}
 	f.Close()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			err = unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
+	err = onOwnThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
 		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+		return unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
+	})
+	if err != nil {
 		return fmt.Errorf("network namespace %s: %w", path, err)
 	}
 	return nil
