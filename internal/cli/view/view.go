@@ -11,13 +11,22 @@ import (
 	"time"
 )
 
-// table writes rows in aligned columns.
+// table writes rows in aligned columns. A short row leaves the rest of its columns empty.
 func table(w io.Writer, indent string, rows [][]string) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var aligned strings.Builder
+	t := tabwriter.NewWriter(&aligned, 0, 0, 2, ' ', 0)
+	width := 0
 	for _, r := range rows {
-		fmt.Fprintln(t, indent+strings.Join(r, "\t"))
+		width = max(width, len(r))
+	}
+	for _, r := range rows {
+		// A column ends for tabwriter where a row has no cell in it.
+		fmt.Fprintln(t, indent+strings.Join(r, "\t")+strings.Repeat("\t", width-len(r)))
 	}
 	t.Flush()
+	for line := range strings.Lines(aligned.String()) {
+		fmt.Fprintln(w, strings.TrimRight(line, " \n"))
+	}
 }
 
 // Duration shows a duration as people read it: 0.3 s, 12.4 s, 2 min 5 s.
