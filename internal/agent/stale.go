@@ -108,17 +108,21 @@ func (a *Agent) yield(ctx context.Context, on bool) {
 	if !ok {
 		return
 	}
+	var all sync.WaitGroup // tenths of a second count
 	for _, s := range a.Services {
 		y, ok := s.(service.Yielder)
 		if !ok || !c.Runs(s.Name()) {
 			continue
 		}
-		if err := y.Yield(ctx, env, on); err != nil {
-			a.Log.Warn("cannot tell the member how patient to be", "service", s.Name(), "yield", on, "err", err)
-		} else if on {
-			a.Log.Warn("another controller hears one that this one does not: leaving it to others to take it for dead", "service", s.Name())
-		}
+		all.Go(func() {
+			if err := y.Yield(ctx, env, on); err != nil {
+				a.Log.Warn("cannot tell the member how patient to be", "service", s.Name(), "yield", on, "err", err)
+			} else if on {
+				a.Log.Warn("another controller hears one that this one does not: leaving it to others to take it for dead", "service", s.Name())
+			}
+		})
 	}
+	all.Wait()
 }
 
 // yieldLimit bounds what a database that stands still may cost.

@@ -19,19 +19,20 @@ import (
 // other one closes its connections, so that nobody is left who sees both: the other one waits a little longer.
 
 const (
-	// suspect is when the third is asked first: two requests without an answer.
-	suspect = every * 9 / 5
+	// suspect is when the third is asked first: three requests without an answer. Its first word must come before Galera's members (1.0 to 1.5 s)
+	// and Corosync's (1.3 s) have decided by themselves whom to leave out.
+	suspect = every * 14 / 5
 	// grace is how much longer the one that stays waits.
 	grace = time.Second
 	// thirdPatience bounds a question; several may be under way.
 	thirdPatience = time.Second
 
-	// sameHearing: of a machine that lost its power two others may hold answers of moments this far apart, not more.
-	sameHearing = every * 3 / 2
+	// sameHearing: of a machine that lost its power two others may hold answers of moments this far apart, not more, where each may be late.
+	sameHearing = 3 * every
 	// newsNeeded: the third must have heard it anew between two questions. One answer may have lain unread in a machine that stood still.
 	newsNeeded = 2
 	// oldEnough: that many answers in a row without news, and the third does not hear it either.
-	oldEnough = 4
+	oldEnough = 8
 	// wordHolds is for a third whose agent says nothing for a while; an upgrade takes some seconds.
 	wordHolds = 30 * time.Second
 	// steady is how long it must have been heard again: each return has all members regroup.

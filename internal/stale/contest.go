@@ -11,7 +11,7 @@ import (
 const contestEvery = 100 * time.Millisecond
 
 // contestEnough is when a living peer has surely answered the third, which asks as often as this node does.
-const contestEnough = 2*every + 2*contestEvery
+const contestEnough = 4*every + 2*contestEvery
 
 // contest is the time from the moment at which the virtual address came here and a peer did not answer the roll call, until it is
 // clear whether that one is dead. If it is alive, and this node is the one of the two that stands aside, it gives the

@@ -33,7 +33,7 @@ func (s *silence) answered(peer netip.Addr, now time.Time) (returned bool) {
 
 // judge returns the peers that have fallen silent since it was last asked.
 func (s *silence) judge(now time.Time, patience func(netip.Addr) time.Duration) (died []netip.Addr) {
-	late := !s.judged.IsZero() && now.Sub(s.judged) > 2*every
+	late := !s.judged.IsZero() && now.Sub(s.judged) > 4*every
 	s.judged = now
 	if late { // this process stood still itself: who has answered meanwhile is not known
 		for p := range s.heard {

@@ -27,7 +27,7 @@ import (
 
 // The rhythm. Two seconds: longer than any pause of a live machine's kernel that was seen, shorter than what waits for it.
 const (
-	every    = 500 * time.Millisecond
+	every    = 250 * time.Millisecond
 	patience = 2 * time.Second
 	// held is how long the kernel keeps a refusal that nobody renews: an agent that died must not keep a returned machine
 	// away.

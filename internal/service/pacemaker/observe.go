@@ -84,11 +84,28 @@ func lostLinks(ctx context.Context, env service.Env, online []string) []string {
 	if len(over) < 2 {
 		return nil
 	}
-	out, err := env.Host.Run(ctx, host.Cmd{Args: []string{"corosync-cfgtool", "-s"}})
+	links, err := disconnected(ctx, env)
 	if err != nil {
 		return nil // it has just gone, which is told elsewhere
 	}
 	var lost []string
+	for link, network := range over {
+		for _, id := range links[link] {
+			if id <= len(nodes) && slices.Contains(online, nodes[id-1].Name) {
+				lost = append(lost, fmt.Sprintf("%s over %s", nodes[id-1].Name, network))
+			}
+		}
+	}
+	return lost
+}
+
+// disconnected are the node IDs (from 1, in the order of the controllers) that do not answer Corosync on a link, by its number.
+func disconnected(ctx context.Context, env service.Env) (map[int][]int, error) {
+	out, err := env.Host.Run(ctx, host.Cmd{Args: []string{"corosync-cfgtool", "-s"}})
+	if err != nil {
+		return nil, fmt.Errorf("ask Corosync for its links: %w", err)
+	}
+	lost := map[int][]int{}
 	link := 0
 	for line := range strings.Lines(string(out.Stdout)) {
 		var id int
@@ -97,12 +114,11 @@ func lostLinks(ctx context.Context, env service.Env, online []string) []string {
 		if n, _ := fmt.Sscanf(line, "LINK ID %d", &id); n == 1 {
 			link = id
 		}
-		n, _ := fmt.Sscanf(line, "nodeid: %d: %s", &id, &state)
-		if n == 2 && state == "disconnected" && link < len(over) && id <= len(nodes) && slices.Contains(online, nodes[id-1].Name) {
-			lost = append(lost, fmt.Sprintf("%s over %s", nodes[id-1].Name, over[link]))
+		if n, _ := fmt.Sscanf(line, "nodeid: %d: %s", &id, &state); n == 2 && state == "disconnected" {
+			lost[link] = append(lost[link], id)
 		}
 	}
-	return lost
+	return lost, nil
 }
 
 func (p picture) facts(out map[string]string) {
