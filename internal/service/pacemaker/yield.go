@@ -22,6 +22,9 @@ const (
 // once Corosync itself has lost the other one too.
 func (*Service) Yield(ctx context.Context, env service.Env, on bool) error {
 	if on {
+		if u, err := env.Host.Unit(ctx, UnitCorosync); err != nil || u.Active != "active" {
+			return err // in no ring
+		}
 		links, err := disconnected(ctx, env)
 		if err != nil {
 			return err

@@ -3,6 +3,8 @@ package pacemaker
 import (
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -34,11 +36,12 @@ func TestYield(t *testing.T) {
 		"Corosync hears it":               {links([2]string{here, here}, [2]string{here, here}), 0, true, false, false},
 		"Corosync hears nobody":           {links([2]string{gone, gone}, [2]string{gone, gone}), 0, true, false, false},
 		"each has lost one of the links":  {links([2]string{gone, here}, [2]string{here, gone}), 0, true, false, false},
-		"Corosync is not there":           {"", 1, true, false, true},
+		"Corosync does not answer":        {"", 1, true, false, true},
 		"no longer, wherever Corosync is": {"", 1, false, true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := hosttest.New()
+			h.PutUnit(UnitCorosync, host.UnitState{Loaded: true, Active: "active"})
 			h.Answer("corosync-cfgtool -s", tc.corosync, tc.code)
 			var stdin string
 			h.Handle("nft -f -", func(c host.Cmd) (host.Output, error) {
@@ -54,6 +57,29 @@ func TestYield(t *testing.T) {
 				t.Errorf("nft was told %q", stdin)
 			}
 		})
+	}
+}
+
+func TestYieldBeforeCorosyncRuns(t *testing.T) {
+	h := hosttest.New()
+	h.PutUnit(UnitCorosync, host.UnitState{Loaded: true, Active: "inactive"})
+	c := servicetest.Cluster()
+	if err := (&Service{}).Yield(t.Context(), service.Env{Host: h, Cluster: c, Node: c.Nodes[2]}, true); err != nil || len(h.Calls()) > 0 {
+		t.Errorf("%v, ran %v", err, h.Calls())
+	}
+}
+
+// TestQuiet has nft itself read the rules.
+func TestQuiet(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("nft wants root")
+	}
+	for _, on := range []bool{true, false} {
+		cmd := exec.CommandContext(t.Context(), "unshare", "--net", "nft", "-f", "-")
+		cmd.Stdin = strings.NewReader(quiet(on) + quiet(on)) // once more, as when an agent starts
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s\n%s", on, out, quiet(on))
+		}
 	}
 }
 
