@@ -219,3 +219,29 @@ func TestFence(t *testing.T) {
 		})
 	}
 }
+
+// TestAddressAgent: IPaddr2 is told the interface that carries the address, and none where none does.
+func TestAddressAgent(t *testing.T) {
+	script, err := render("address.ocf", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for path, content := range map[string]string{
+		"agent":                        string(script),
+		"ip":                           "#!/bin/sh\n[ \"$*\" = '-o address show to 192.0.2.10' ] && echo '6: ext0    inet 192.0.2.10/24 scope global secondary ext0'\n",
+		"resource.d/heartbeat/IPaddr2": "#!/bin/sh\necho \"$1 on ${OCF_RESKEY_nic-whichever}\"\n",
+	} {
+		path = filepath.Join(dir, path)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for address, want := range map[string]string{"192.0.2.10": "stop on ext0\n", "192.0.2.11": "stop on whichever\n"} {
+		cmd := exec.Command("sh", filepath.Join(dir, "agent"), "stop")
+		cmd.Env = []string{"OCF_ROOT=" + dir, "OCF_RESKEY_ip=" + address, "OCF_RESKEY_nic=other", "PATH=" + dir + ":/usr/bin:/bin"}
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != want {
+			t.Errorf("%s: %q, %v", address, out, err)
+		}
+	}
+}

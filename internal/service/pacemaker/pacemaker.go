@@ -43,6 +43,7 @@ const (
 	pathKey    = "/etc/corosync/authkey"
 	pathAgent  = "/usr/lib/ocf/resource.d/nines/haproxy"
 	pathReach  = "/usr/lib/ocf/resource.d/nines/reach"
+	pathVIP    = "/usr/lib/ocf/resource.d/nines/address"
 	pathCIB    = model.PathConfig + "/cib.xml"
 	// dirFence holds the BMCs' passwords, one file each.
 	dirFence = model.PathConfig + "/fence/"
@@ -169,7 +170,7 @@ func node(c *model.Cluster, n model.Node, key []byte, s secret.Source) ([]plan.R
 	}
 	rendered := map[string][]byte{}
 	for name, v := range map[string]any{"corosync.conf": newTotem(c), "corosync.unit.conf": map[string]string{"Await": service.AwaitAcquainted}, "pacemaker.unit.conf": nil, "haproxy.unit.conf": nil,
-		"reach.ocf": newReachView(c, n), "haproxy.ocf": map[string]string{"Unit": proxyUnit, "Socket": proxySocket}} {
+		"reach.ocf": newReachView(c, n), "haproxy.ocf": map[string]string{"Unit": proxyUnit, "Socket": proxySocket}, "address.ocf": nil} {
 		var err error
 		if rendered[name], err = render(name, v); err != nil {
 			return nil, err
@@ -183,7 +184,8 @@ func node(c *model.Cluster, n model.Node, key []byte, s secret.Source) ([]plan.R
 	dropinPacemaker := file("pacemaker.unit.conf", "/etc/systemd/system/"+Unit+".d/nines.conf", 0o644, rendered["pacemaker.unit.conf"])
 	agent := file("haproxy.ocf", pathAgent, 0o755, rendered["haproxy.ocf"], "sh", "-n", "{}")
 	reach := file("reach.ocf", pathReach, 0o755, rendered["reach.ocf"], "sh", "-n", "{}")
-	wait := []plan.ID{agent, reach, file("haproxy.unit.conf", "/etc/systemd/system/"+proxyUnit+".d/pacemaker.conf", 0o644, rendered["haproxy.unit.conf"])}
+	address := file("address.ocf", pathVIP, 0o755, rendered["address.ocf"], "sh", "-n", "{}")
+	wait := []plan.ID{agent, reach, address, file("haproxy.unit.conf", "/etc/systemd/system/"+proxyUnit+".d/pacemaker.conf", 0o644, rendered["haproxy.unit.conf"])}
 	for _, agent := range agents(devices(c)) {
 		content, err := render("fence", newFenceView(agent))
 		if err != nil {
