@@ -272,8 +272,7 @@ func (c Case) split(serving []string) Decision {
 		d.Hint = "mend the management network; if it stays, '--choose NODE': it and whom it sees go on, what the others decided meanwhile (queues, bindings, users) is given up"
 		return d
 	}
-	others := c.others(serving)
-	halting := len(others) > 0 && len(c.in(Stopped)) > 0 // which itself changes who sees whom
+	halting := c.halting(serving) // which itself changes who sees whom
 	for _, n := range serving {
 		if e := c.Evidence[n]; e.Stable < patienceSplit && !halting {
 			d.Reason += fmt.Sprintf("; they are given %s more to find each other", (patienceSplit - e.Stable).Round(time.Second))
@@ -285,7 +284,7 @@ func (c Case) split(serving []string) Decision {
 		d.Hint = "on those whose state is not wanted stop rabbitmq-server, move /var/lib/rabbitmq/mnesia aside, 'nines apply'"
 		return d
 	}
-	if len(others) > 0 {
+	if others := c.others(serving); len(others) > 0 {
 		return c.side(serving, others)
 	}
 	if len(serving) < len(c.Members) {
@@ -336,7 +335,12 @@ func (c Case) others(serving []string) []string {
 
 // divided reports whether there are two histories: two serve that do not see each other, or a person's word in a split was not followed to its end.
 func (c Case) divided(serving []string) bool {
-	return c.apart(serving) || slices.Contains(serving, c.Choice) && len(c.in(Stopped)) > 0 && len(c.others(serving)) > 0
+	return c.apart(serving) || c.halting(serving)
+}
+
+// halting: somebody was stopped for a person's word, and somebody is still to be.
+func (c Case) halting(serving []string) bool {
+	return slices.Contains(serving, c.Choice) && len(c.in(Stopped)) > 0 && len(c.others(serving)) > 0
 }
 
 // side follows a person's word in a split: the chosen member and those of its side go on. Each of the others is stopped before any of
