@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/netip"
 	"os"
@@ -20,7 +22,7 @@ import (
 // endStale ends connections to controllers that have died, until ctx ends.
 func (a *Agent) endStale(ctx context.Context) {
 	o := stale.Options{Own: a.Config.Address, Peers: a.others(), Connections: stale.Kernel{Host: a.Host, Agents: model.PortAgent, Rings: model.PortsCorosync}, Log: a.Log, VIP: a.vip,
-		Absent: a.passOver, Third: a.askThird, Acquainted: a.acquainted, Aside: a.aside.set, Contested: a.aside.contest, Ears: &a.ears}
+		Absent: a.passOver, Third: a.askThird, Acquainted: a.acquainted, Aside: a.standAside, Contested: a.aside.contest, Ears: &a.ears}
 	// The last word counts, and what it takes must not keep the watch waiting.
 	words, done := make(chan bool, 1), make(chan struct{})
 	o.Yielding = func(unheard netip.Addr) {
@@ -140,6 +142,20 @@ func (a *Agent) acquainted() {
 	}
 }
 
+// standAside has the node stand aside, or no longer. Members of quorums do not start meanwhile (service.AwaitAcquainted).
+func (a *Agent) standAside(unheard netip.Addr) {
+	a.aside.set(unheard)
+	var err error
+	if unheard.IsValid() {
+		err = os.WriteFile(model.PathAside, nil, 0o644)
+	} else {
+		err = os.Remove(model.PathAside)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.Log.Warn("members that start do not know whether this node stands aside", "unheard", unheard, "err", err)
+	}
+}
+
 // getHeard says how long ago another controller answered this one.
 func (a *Agent) getHeard(w http.ResponseWriter, r *http.Request) error {
 	about, err := netip.ParseAddr(r.URL.Query().Get("about"))
@@ -168,9 +184,14 @@ func newAside() *aside { return &aside{changed: make(chan struct{}, 1)} }
 
 func (s *aside) set(unheard netip.Addr) {
 	s.mu.Lock()
-	s.unheard, s.since = unheard, time.Now()
+	known := s.unheard == unheard
+	if !known {
+		s.unheard, s.since = unheard, time.Now()
+	}
 	s.mu.Unlock()
-	s.tell()
+	if !known {
+		s.tell()
+	}
 }
 
 // contest notes who may have the VIP, though it came here.

@@ -25,6 +25,16 @@ func TestStandingAsideIsSaid(t *testing.T) {
 	if got := s.conditions(cluster()); len(got) != 1 || !strings.Contains(got[0].Text, "ctl1") {
 		t.Errorf("%+v, want one that names ctl1", got)
 	}
+	_, since, _ := s.now()
+	s.set(netip.MustParseAddr("198.18.0.11"))
+	select {
+	case <-s.changed:
+		t.Error("told what is known")
+	default:
+	}
+	if _, again, _ := s.now(); !again.Equal(since) {
+		t.Error("it seems to have begun anew")
+	}
 	s.set(netip.Addr{})
 	if _, _, ok := s.now(); ok {
 		t.Error("it is over, and still said")

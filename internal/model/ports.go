@@ -53,6 +53,8 @@ const (
 	PathVIPFile = PathRun + "/vip-guard" // "0": may hold the VIP; "-254": must not
 	// PathAcquainted is there once every controller has answered this one since its boot, or had the time to.
 	PathAcquainted = PathRun + "/acquainted"
+	// PathAside is written anew every few seconds while this node stands aside (package stale).
+	PathAside = PathRun + "/aside"
 )
 
 // Bridges of the nodes' virtual switches.

@@ -31,6 +31,9 @@ const (
 	sameHearing = 3 * every
 	// newsNeeded: the third must have heard it anew between two questions. One answer may have lain unread in a machine that stood still.
 	newsNeeded = 2
+	// returning: a peer that was away for all is not heard again by all at once. Where its hardware address was forgotten meanwhile the kernel asks for it
+	// once a second. So one whom this node had given up before the third heard it must be heard by the third for this long.
+	returning = 2 * time.Second
 	// oldEnough: that many answers in a row without news, and the third does not hear it either.
 	oldEnough = 8
 	// wordHolds is for a third whose agent says nothing for a while; an upgrade takes some seconds.
@@ -84,6 +87,8 @@ type testimony struct {
 	heard time.Time // the latest time at which somebody heard it
 	at    time.Time // when that was said
 	news  int       // words that told of a later time than those before
+	first time.Time // when the first of them came
+	late  bool      // this node had given the peer up by then
 	old   int       // words in a row that did not
 }
 
@@ -100,7 +105,9 @@ func (p *partial) testify(said word, mine, now time.Time) {
 	}
 	if said.heard.Sub(t.heard) >= every/2 {
 		t.heard, t.at, t.old = said.heard, now, 0
-		t.news++
+		if t.news++; t.news == 1 {
+			t.first, t.late = now, now.Sub(mine) > patience
+		}
 		return
 	}
 	if t.old++; t.old >= oldEnough {
@@ -114,7 +121,7 @@ func (p *partial) forget(peer netip.Addr) { delete(p.peers, peer) }
 // broken reports whether the network between this node and the peer is.
 func (p *partial) broken(peer netip.Addr, now time.Time) bool {
 	t := p.peers[peer]
-	return t != nil && t.news >= newsNeeded && now.Sub(t.at) < wordHolds
+	return t != nil && t.news >= newsNeeded && (!t.late || t.at.Sub(t.first) >= returning) && now.Sub(t.at) < wordHolds
 }
 
 // doubted reports whether somebody hears the peer since this node does not.
@@ -239,7 +246,6 @@ func (w *watch) stand(ctx context.Context, now time.Time) {
 func (w *watch) standAside(ctx context.Context, unheard netip.Addr) {
 	w.unheard, w.heardAgain = unheard, time.Time{}
 	w.Log.Warn("another controller hears it, this one does not: standing aside", "peer", unheard)
-	w.Aside(unheard)
 	w.silence.gone[unheard] = true
 	w.refuse(ctx)
 	for _, p := range w.Peers {

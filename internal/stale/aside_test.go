@@ -28,6 +28,7 @@ type trioNode struct {
 	dead       Refusal
 	closed     []netip.Addr
 	left       time.Time // when it first stood aside
+	said       time.Time // when it last said that it does
 	returns    int
 	patient    bool      // leaves it to others to take a peer for dead
 	yielded    time.Time // when it first was
@@ -70,6 +71,7 @@ func (s *trio) boot(i int) *trioNode {
 				case n.left.IsZero():
 					n.left = time.Now()
 				}
+				n.said = time.Now()
 			},
 			Acquainted: func() { n.acquainted = time.Now() },
 			Yielding: func(a netip.Addr) {
@@ -273,6 +275,19 @@ func TestStandingAsideAfterABoot(t *testing.T) {
 	}
 }
 
+// Who starts something meanwhile believes a word of fifteen seconds ago, and no older one.
+func TestAsideIsSaidAgain(t *testing.T) {
+	withTrio(t, "a long cut", func(s *trio) { s.cut[[2]int{0, 1}] = true }, func(t *testing.T, s *trio) {
+		s.expectAside(t, 6*time.Second, []int{1})
+		for range 60 {
+			s.run(t, time.Second)
+			if age := time.Since(s.nodes[1].said); age > held/2 {
+				t.Fatalf("it was last said %s ago", age)
+			}
+		}
+	})
+}
+
 // The virtual address came here because its holder is not heard.
 func TestContest(t *testing.T) {
 	for name, tc := range map[string]struct {
@@ -397,6 +412,40 @@ func TestAsideEndsWithTheOther(t *testing.T) {
 			t.Errorf("it refuses the only other: %+v", n.dead)
 		}
 	})
+}
+
+// A machine that comes back is heard by one first, and by the other up to a second later.
+func TestWhoComesBackIsHeardOneAfterTheOther(t *testing.T) {
+	for name, fault := range map[string]func(*trio){
+		"after a power cut": func(s *trio) { s.off[0] = true },
+		"it was cut off": func(s *trio) {
+			s.cut[[2]int{0, 1}], s.cut[[2]int{0, 2}] = true, true
+		},
+		"never heard": func(s *trio) { s.off[0] = true; s.nodes[1], s.nodes[2] = s.boot(1), s.boot(2) },
+	} {
+		for _, first := range []int{1, 2} {
+			withTrio(t, name, fault, func(t *testing.T, s *trio) {
+				s.run(t, 6*time.Second+rand.N(every))
+				later := 3 - first
+				clear(s.off)
+				clear(s.cut)
+				s.cut[[2]int{0, later}] = true
+				s.run(t, time.Second)
+				clear(s.cut)
+				s.run(t, 6*time.Second)
+				for i, n := range s.nodes {
+					if !n.left.IsZero() {
+						t.Errorf("heard by %d first: %d stood aside", first, i)
+					}
+				}
+				s.off[0] = true
+				s.run(t, 6*time.Second)
+				clear(s.off)
+				s.cut[[2]int{0, later}] = true
+				s.expectAside(t, 6*time.Second, []int{later}) // this is no second
+			})
+		}
+	}
 }
 
 // However links break and heal: of three never two stand aside for long, and none while nothing is broken.

@@ -55,7 +55,7 @@ type Options struct {
 	// Yielding is told that the network to a peer may be broken, as a third controller hears it, and that this node would be the one to stand
 	// aside: nothing here should be the first to take that peer for dead. The zero value: no longer. It must not block.
 	Yielding func(unheard netip.Addr)
-	// Aside is told that this node stands aside because it does not hear a peer; the zero value: no longer.
+	// Aside is told that this node stands aside because it does not hear a peer, and again every few seconds; the zero value: no longer.
 	Aside func(unheard netip.Addr)
 	// Acquainted is told once: every peer has answered by now, or had the time to, and what that means for this node is decided. It must not block.
 	Acquainted func()
@@ -216,9 +216,11 @@ func (w *watch) strangers(now time.Time, long time.Duration) []netip.Addr {
 	return w.silence.unknown()
 }
 
-// tellAcquainted tells when there is nothing more to wait for. A word of the third may be under way for as long as it is waited for.
+// tellAcquainted tells when there is nothing more to wait for. A word of the third may be under way for as long as it is waited for, and one that has
+// come may leave it open for a while whether this node stands aside.
 func (w *watch) tellAcquainted(now time.Time) {
-	if w.acquainted || len(w.silence.unknown()) > 0 && now.Sub(w.born) < acquaint+thirdPatience {
+	open := w.yielding.IsValid() && !w.unheard.IsValid()
+	if w.acquainted || open || len(w.silence.unknown()) > 0 && now.Sub(w.born) < acquaint+thirdPatience {
 		return
 	}
 	w.acquainted = true
@@ -236,6 +238,7 @@ func (w *watch) refuse(ctx context.Context) {
 	w.renewed = time.Now()
 	r := Refusal{Dead: w.silence.dead(), Held: held}
 	if w.unheard.IsValid() {
+		w.Aside(w.unheard)
 		for _, p := range w.Peers {
 			if !slices.Contains(r.Dead, p) {
 				r.Avoided = append(r.Avoided, p)
