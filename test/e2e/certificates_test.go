@@ -31,8 +31,8 @@ func certificates(t *testing.T, cluster string) {
 		must(t, 2*time.Minute, "lab", "ssh", "--name", labName, n, "--", "until openssl x509 -noout -checkend 20000000 -in "+model.PathCert+" >/dev/null; do sleep 0.5; done")
 	}
 	loaded(t, cluster)
-	if n, failed := clients.stop(); failed > 0 || n == 0 {
-		t.Errorf("%d of %d requests failed while the leader renewed", failed, n)
+	if n, failed := clients.stop(); len(failed) > 0 || n == 0 {
+		t.Errorf("%d of %d requests failed while the leader renewed: %s", len(failed), n, strings.Join(failed, "; "))
 	}
 
 	// What follows is the operator's way alone.
@@ -55,8 +55,8 @@ func certificates(t *testing.T, cluster string) {
 	}
 	clients = startRequests(t)
 	must(t, 2*time.Minute, "-c", cluster, "apply", "--yes")
-	if n, failed := clients.stop(); failed > 0 || n == 0 {
-		t.Errorf("%d of %d requests failed during the renewal", failed, n)
+	if n, failed := clients.stop(); len(failed) > 0 || n == 0 {
+		t.Errorf("%d of %d requests failed during the renewal: %s", len(failed), n, strings.Join(failed, "; "))
 	}
 	healthy(t, cluster)
 

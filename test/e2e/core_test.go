@@ -59,6 +59,7 @@ func TestCore(t *testing.T) {
 	part(t, cluster, "fencing", func(t *testing.T) { fencing(t, cluster) })
 	part(t, cluster, "a recovery brings a machine back", func(t *testing.T) { broughtBack(t, cluster) })
 	part(t, cluster, "cuts", func(t *testing.T) { cuts(t, cluster) })
+	part(t, cluster, "a replica that refuses its leader is made anew", divergedReplica)
 	part(t, cluster, "a member that left comes back", func(t *testing.T) { leftForGood(t, cluster) })
 	for _, name := range drills {
 		part(t, cluster, name, func(t *testing.T) { drilled(t, cluster, name) })
@@ -256,8 +257,8 @@ func upgrade(t *testing.T, cluster string) {
 	if r.code != 0 {
 		t.Fatalf("upgrade: exit %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
-	if n, failed := clients.stop(); failed > 0 || n == 0 {
-		t.Errorf("%d of %d requests failed during the upgrade", failed, n)
+	if n, failed := clients.stop(); len(failed) > 0 || n == 0 {
+		t.Errorf("%d of %d requests failed during the upgrade: %s", len(failed), n, strings.Join(failed, "; "))
 	}
 	must(t, 3*time.Minute, "-c", cluster, "upgrade", "agents")
 	healthy(t, cluster)

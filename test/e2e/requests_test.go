@@ -3,7 +3,6 @@ package e2e
 import (
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -32,18 +31,17 @@ type requests struct{ *command }
 
 func startRequests(t *testing.T) requests {
 	t.Helper()
-	script := `for i in $(seq 1200); do curl -sk -m 2 -o /dev/null -w '%{http_code}\n' https://198.18.0.10:5000/v3; sleep 0.1; done`
+	script := `for i in $(seq 1200); do curl -sk -m 2 -o /dev/null -w '%{http_code} after %{time_total} s %{errormsg}\n' https://198.18.0.10:5000/v3; sleep 0.1; done`
 	return requests{begin(t, "lab", "exec", "--name", labName, "--", "sh", "-c", script)}
 }
 
-// stop ends the requests and counts them.
-func (r requests) stop() (n, failed int) {
+// stop ends the requests and counts them. What failed is told.
+func (r requests) stop() (n int, failed []string) {
 	_ = r.cmd.Process.Signal(os.Interrupt) // it may have ended by itself
 	<-r.ended                              // interrupted: that is no failure
-	for _, code := range strings.Fields(r.stdout.String()) {
-		n++
-		if c, err := strconv.Atoi(code); err != nil || c != 200 {
-			failed++
+	for line := range strings.Lines(r.stdout.String()) {
+		if n++; !strings.HasPrefix(line, "200 ") {
+			failed = append(failed, strings.TrimSpace(line))
 		}
 	}
 	return n, failed

@@ -330,7 +330,7 @@ func TestReplicasMissing(t *testing.T) {
 		}
 		return out
 	}
-	if got := looks(1); got != "" {
+	if got := looks(2); got != "" {
 		t.Errorf("told at once: %q", got)
 	}
 	if got := looks(1); !strings.Contains(got, "rabbitmq-replicas-missing 1 quorum queues") || !strings.Contains(got, "q in /") {

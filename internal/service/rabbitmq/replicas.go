@@ -13,18 +13,19 @@ import (
 	"nines/internal/service"
 )
 
-// queue is what is asked of a queue: who has a replica.
+// queue is what is asked of a queue: who has a replica, and who leads.
 type queue struct {
 	Name    string   `json:"name"`
 	VHost   string   `json:"vhost"`
 	Type    string   `json:"type"`
+	Leader  string   `json:"leader"`
 	Members []string `json:"members"` // "rabbit@ctl1"
 }
 
 // queues lists all queues, without their figures.
 func (c *client) queues(ctx context.Context) ([]queue, error) {
 	var out []queue
-	return out, c.call(ctx, http.MethodGet, "queues?columns=name,vhost,type,members&disable_stats=true", nil, &out)
+	return out, c.call(ctx, http.MethodGet, "queues?columns=name,vhost,type,leader,members&disable_stats=true", nil, &out)
 }
 
 func (q queue) on(nodes []string) (n int) {
@@ -47,8 +48,8 @@ func (c *client) held(ctx context.Context, nodes []string) (n int, err error) {
 	return n, err
 }
 
-// replicas looks now and then whether quorum queues lack a replica on this node. RabbitMQ adds them by itself, within five
-// minutes of a member's coming; who is missing longer is told.
+// replicas looks now and then whether quorum queues lack a replica on this node, and whether those here go with their leaders. RabbitMQ
+// adds them by itself, within five minutes of a member's coming; who is missing longer is told.
 type replicas struct {
 	mu      sync.Mutex
 	at      time.Time
@@ -56,12 +57,15 @@ type replicas struct {
 	missing int
 	looks   int // in a row in which some were missing
 	example string
+	behind  []health.Condition
+	// laggards belongs to the look that is under way.
+	laggards laggards
 }
 
-// replicasEvery lies between two looks: each lists all queues. replicasTimeout bounds one.
+// replicasEvery lies between two looks: each lists all queues. replicasTimeout bounds one; making a replica anew has time of its own.
 const (
-	replicasEvery   = time.Minute
-	replicasTimeout = 20 * time.Second
+	replicasEvery   = 30 * time.Second
+	replicasTimeout = 30 * time.Second
 )
 
 // note looks again if it is time, without being waited for, and returns what was seen last. whole: all members run.
@@ -69,38 +73,47 @@ func (r *replicas) note(ctx context.Context, env service.Env, api *client, whole
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !whole {
-		r.missing, r.looks = 0, 0
+		r.missing, r.looks, r.behind = 0, 0, nil
 		return nil
 	}
 	if !r.busy && time.Since(r.at) >= replicasEvery {
 		r.busy, r.at = true, time.Now()
 		go r.look(context.WithoutCancel(ctx), env, api)
 	}
-	if r.missing == 0 || r.looks < 2 {
-		return nil
+	if r.missing == 0 || r.looks < 3 {
+		return r.behind
 	}
-	return []health.Condition{{Code: "rabbitmq-replicas-missing", Severity: health.Warning,
+	return append(slices.Clone(r.behind), health.Condition{Code: "rabbitmq-replicas-missing", Severity: health.Warning,
 		Text: fmt.Sprintf("%d quorum queues have too few replicas and none on %s, such as %s", r.missing, env.Node.Name, r.example),
-		Hint: "RabbitMQ adds them within five minutes; 'rabbitmq-queues grow rabbit@" + env.Node.Name + " all' does it at once"}}
+		Hint: "RabbitMQ adds them within five minutes; 'rabbitmq-queues grow rabbit@" + env.Node.Name + " all' does it at once"})
 }
 
 func (r *replicas) look(ctx context.Context, env service.Env, api *client) {
 	ctx, cancel := context.WithTimeout(ctx, replicasTimeout)
 	defer cancel()
 	all, err := api.queues(ctx)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.busy = false
+	if err == nil {
+		r.count(env, all)
+		err = r.laggards.look(ctx, env, api, all)
+	}
 	if err != nil {
 		env.Log.Debug("look for replicas", "err", err)
-		return
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.busy, r.behind = false, r.laggards.conditions(env.Node.Name)
+}
+
+// count counts the queues that lack a replica here.
+func (r *replicas) count(env service.Env, all []queue) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.missing = 0
 	want := min(len(env.Cluster.Controllers()), maxReplicas)
 	for _, q := range all {
 		if q.Type == "quorum" && len(q.Members) < want && q.on([]string{env.Node.Name}) == 0 {
 			r.missing++
-			r.example = q.Name + " in " + q.VHost
+			r.example = q.String()
 		}
 	}
 	if r.looks++; r.missing == 0 {
