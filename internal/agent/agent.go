@@ -81,7 +81,7 @@ var ErrNewBinary = errors.New("a new executable was installed")
 // New wires an agent; nothing runs yet.
 func New(o Options) *Agent {
 	a := &Agent{Options: o, started: time.Now()}
-	a.duplicates.others = othersByARP
+	a.duplicates.others, a.duplicates.announce = othersByARP, a.announce
 	a.aside = newAside()
 	a.cache = &cache{dir: model.PathState}
 	a.peers = api.NewClient(o.Client, nil)

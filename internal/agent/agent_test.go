@@ -114,6 +114,50 @@ func TestFrozenServiceIsNotServing(t *testing.T) {
 	})
 }
 
+// On a busy machine the first question after an agent's start may go unanswered: what it says then ends connections elsewhere.
+func TestNothingIsSaidOfWhatIsNotKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		started := time.Now()
+		w := watching(t, func(ctx context.Context) service.Observation {
+			if time.Since(started) < observeTimeout {
+				<-ctx.Done()
+			}
+			pause(ctx, observeTimeout/2)
+			return service.Observation{Serving: time.Since(started) < time.Minute}
+		})
+		defer w.stop()
+		news := w.news()
+		time.Sleep(observeTimeout * 5 / 4)
+		if seen := w.all(); len(seen) > 0 {
+			t.Errorf("one answer is missing, and it is said: %+v", seen)
+		}
+		select {
+		case <-news:
+			t.Error("told")
+		default:
+		}
+		time.Sleep(2 * time.Second)
+		if !w.all()["moody"].Serving {
+			t.Errorf("%+v, want serving", w.all())
+		}
+		time.Sleep(time.Minute)
+		if o, ok := w.all()["moody"]; !ok || o.Serving {
+			t.Errorf("%+v, want not serving", w.all())
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		w := watching(t, func(ctx context.Context) service.Observation {
+			<-ctx.Done()
+			return service.Observation{}
+		})
+		defer w.stop()
+		time.Sleep(5 * time.Second)
+		if o, ok := w.all()["moody"]; !ok || o.Serving || !strings.Contains(o.Reason, "no answer") {
+			t.Errorf("two answers are missing: %+v", w.all())
+		}
+	})
+}
+
 // The guard of the VIP waits for this: a proxy that died must not hold the address until the next look.
 func TestChangesAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -25,6 +25,8 @@ const (
 type duplicates struct {
 	// others asks who else has the address; nobody is asked where this machine does not have it. Tests have their own.
 	others func(ctx context.Context, vip netip.Addr) ([]net.HardwareAddr, error)
+	// announce has clients that believed the other one come back.
+	announce func(vip netip.Addr) error
 
 	mu   sync.Mutex
 	seen map[netip.Addr]duplicate
@@ -61,9 +63,12 @@ func (a *Agent) watchDuplicates(ctx context.Context) {
 
 func (d *duplicates) ask(ctx context.Context, vip netip.Addr) error {
 	macs, err := d.others(ctx, vip)
+	if err == nil && len(macs) > 0 {
+		err = d.announce(vip)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err != nil || len(macs) == 0 {
+	if len(macs) == 0 {
 		delete(d.seen, vip)
 		return err
 	}
@@ -76,7 +81,7 @@ func (d *duplicates) ask(ctx context.Context, vip netip.Addr) error {
 	}
 	who.mac = macs[0].String()
 	d.seen[vip] = who
-	return nil
+	return err
 }
 
 // conditions says who else has the VIP, once it is sure.
@@ -103,6 +108,20 @@ func othersByARP(ctx context.Context, vip netip.Addr) ([]net.HardwareAddr, error
 		return nil, err
 	}
 	return arp.Others(ctx, nic, vip, listenForThem)
+}
+
+// announce says once more that this machine has the address, if it does and may. keepalived does so each second by itself, Pacemaker does not.
+func (a *Agent) announce(vip netip.Addr) error {
+	if member := a.member.Load(); member == nil || a.aside.forbids() != "" {
+		return nil
+	} else if quorum, _ := member.HasQuorum(); !quorum {
+		return nil
+	}
+	nic, err := carrier(vip)
+	if err != nil || nic == "" {
+		return err
+	}
+	return arp.Announce(nic, vip)
 }
 
 // carrier is the interface that carries the address; "" if none does.

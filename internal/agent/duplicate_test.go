@@ -13,7 +13,9 @@ import (
 func TestDuplicateIsSureAfterTwoAnswers(t *testing.T) {
 	vip, both := netip.MustParseAddr("198.18.0.10"), model.VIP{Address: netip.MustParsePrefix("198.18.0.10/24"), Public: netip.MustParsePrefix("198.18.1.10/24")}
 	var claim []net.HardwareAddr
-	d := &duplicates{others: func(context.Context, netip.Addr) ([]net.HardwareAddr, error) { return claim, nil }}
+	announced := 0
+	d := &duplicates{others: func(context.Context, netip.Addr) ([]net.HardwareAddr, error) { return claim, nil },
+		announce: func(netip.Addr) error { announced++; return nil }}
 	ask := func() int {
 		if err := d.ask(t.Context(), vip); err != nil {
 			t.Fatal(err)
@@ -23,9 +25,15 @@ func TestDuplicateIsSureAfterTwoAnswers(t *testing.T) {
 	if ask() != 0 {
 		t.Error("nobody else has it, and it is said")
 	}
+	if announced > 0 {
+		t.Error("announced to nobody's good")
+	}
 	claim = []net.HardwareAddr{{2, 1, 2, 3, 4, 5}}
 	if ask() != 0 {
 		t.Error("one answer may be that of the last holder")
+	}
+	if announced != 1 {
+		t.Errorf("clients believe another one, announced %d times", announced)
 	}
 	if ask() != 1 || !strings.Contains(d.conditions(both)[0].Text, "02:01:02:03:04:05") {
 		t.Errorf("%+v", d.conditions(both))

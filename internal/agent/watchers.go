@@ -186,15 +186,22 @@ func (w *watchers) miss(name string, n int) {
 func (w *watchers) keep(name string, interval time.Duration, obs service.Observation, answered bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	before, known := w.seen[name]
+	before := w.seen[name]
+	known := before.known()
 	now := observed{Observation: obs, at: time.Now(), good: 2*interval + 2*observeTimeout}
 	if !answered {
 		now.missed, now.asked = before.missed+1, before.asked
 		if now.missed == 1 {
 			now.asked = now.at.Add(-observeTimeout)
 		}
-		if before.Serving && now.missed < patience {
+		switch {
+		case now.missed >= patience:
+		case before.Serving:
 			now.Observation = before.Observation
+		case !known: // an agent that has just started has nothing to say: others would end connections that do well
+			before.missed, before.asked = now.missed, now.asked
+			w.seen[name] = before
+			return
 		}
 	}
 	if now.Stuck != "" {
@@ -249,8 +256,10 @@ func (w *watchers) all() map[string]service.Observation {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := make(map[string]service.Observation, len(w.seen))
-	for name := range maps.Keys(w.seen) {
-		out[name] = w.told(name)
+	for name, o := range w.seen {
+		if o.known() {
+			out[name] = w.told(name)
+		}
 	}
 	return out
 }
@@ -316,6 +325,9 @@ func (w *watchers) told(name string) service.Observation {
 	}
 	return o
 }
+
+// known: it has been observed.
+func (o observed) known() bool { return !o.at.IsZero() }
 
 func (o observed) believed(now time.Time) service.Observation {
 	if age := now.Sub(o.at); age > o.good {

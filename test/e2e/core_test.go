@@ -55,11 +55,11 @@ func TestCore(t *testing.T) {
 	part(t, cluster, "users have an address of their own", func(t *testing.T) { ownAddress(t, cluster) })
 	part(t, cluster, "secrets stay secret", func(t *testing.T) { secretsStaySecret(t, cluster) })
 	part(t, cluster, "drift is seen and put back", func(t *testing.T) { drift(t, cluster) })
+	part(t, cluster, "a replica that refuses its leader is made anew", divergedReplica)
 	part(t, cluster, "certificates come to their end", func(t *testing.T) { certificates(t, cluster) })
 	part(t, cluster, "fencing", func(t *testing.T) { fencing(t, cluster) })
 	part(t, cluster, "a recovery brings a machine back", func(t *testing.T) { broughtBack(t, cluster) })
 	part(t, cluster, "cuts", func(t *testing.T) { cuts(t, cluster) })
-	part(t, cluster, "a replica that refuses its leader is made anew", divergedReplica)
 	part(t, cluster, "a member that left comes back", func(t *testing.T) { leftForGood(t, cluster) })
 	for _, name := range drills {
 		part(t, cluster, name, func(t *testing.T) { drilled(t, cluster, name) })

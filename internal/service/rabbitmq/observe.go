@@ -51,7 +51,7 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 		Reason:  fmt.Sprintf("running, %d of %d members", len(running), len(env.Cluster.Controllers())),
 		Facts:   map[string]string{FactRunning: strings.Join(running, ","), FactMembers: strings.Join(names(peers, false), ",")},
 	}
-	s.remember(env.Node.Name, o.Serving, running)
+	past := s.remember(env.Node.Name, o.Serving, running)
 	if o.Serving {
 		s.noteLast(ctx, env, recovery.Serving)
 	}
@@ -62,7 +62,8 @@ func (s *Service) Observe(ctx context.Context, env service.Env) service.Observat
 	if id, err := s.clusterID(ctx, env, api); err == nil {
 		o.Facts[FactCluster] = id
 	}
-	o.Conditions = s.replicas.note(ctx, env, api, len(running) == len(env.Cluster.Controllers()))
+	whole := len(running) == len(env.Cluster.Controllers())
+	o.Conditions = s.replicas.note(ctx, env, api, whole && time.Since(past.runningSince) > replicasSettle)
 	alarm, err := api.check(ctx, "local-alarms")
 	switch {
 	case err != nil:

@@ -58,25 +58,31 @@ type replicas struct {
 	looks   int // in a row in which some were missing
 	example string
 	behind  []health.Condition
-	// laggards belongs to the look that is under way.
+	// laggards belongs to the look that is under way. What it remembers is of no use once a member was away (anew).
 	laggards laggards
+	anew     bool
 }
 
 // replicasEvery lies between two looks: each lists all queues. replicasTimeout bounds one; making a replica anew has time of its own.
 const (
 	replicasEvery   = 30 * time.Second
 	replicasTimeout = 30 * time.Second
+	// replicasSettle is for replicas of a member that has just come: they are behind, and come after.
+	replicasSettle = 30 * time.Second
 )
 
-// note looks again if it is time, without being waited for, and returns what was seen last. whole: all members run.
+// note looks again if it is time, without being waited for, and returns what was seen last. whole: all members run, and have for a while.
 func (r *replicas) note(ctx context.Context, env service.Env, api *client, whole bool) []health.Condition {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !whole {
-		r.missing, r.looks, r.behind = 0, 0, nil
+		r.missing, r.looks, r.behind, r.anew = 0, 0, nil, true
 		return nil
 	}
 	if !r.busy && time.Since(r.at) >= replicasEvery {
+		if r.anew {
+			r.laggards.lags, r.anew = nil, false
+		}
 		r.busy, r.at = true, time.Now()
 		go r.look(context.WithoutCancel(ctx), env, api)
 	}
