@@ -28,10 +28,11 @@ const (
 	keyBMCTests = "fence/tests" // what the leader's latest tests showed, by model.Level.Key
 )
 
-// How often the leader tests the BMCs, and how often it looks whether an order lost its executor. A BMC is a slow
-// computer, and one that broke is rarely needed within minutes.
+// How often the leader tests the BMCs, those in trouble more often, and how often it looks whether an order lost its executor. A BMC is a slow
+// computer, and one that broke is rarely needed within minutes; one that is back (its machine may have been without any power) should be said to be.
 const (
 	testBMCsEvery   = 3 * time.Minute
+	testTroubled    = 20 * time.Second
 	lookAfterOrders = 15 * time.Second
 	// answersWithin bounds the question whether the agent of a machine whose power is said to be off answers.
 	answersWithin = 2 * time.Second
@@ -186,21 +187,26 @@ func bmcTests(ctx context.Context, s store.Reader) (map[string]fence.Result, int
 // watchBMCs tests the BMCs while this node leads, after each apply and every few minutes.
 func (a *Agent) watchBMCs(ctx context.Context, s store.Store, lease store.Fence) {
 	changes := s.Watch(ctx, converge.KeySpec, 0)
+	var due testsDue
 	for ctx.Err() == nil {
 		c, err := converge.LastSpec(ctx, s)
 		if err == nil {
-			if nodes, _ := withBMC(c, nil); len(nodes) > 0 { // without names it does not fail
-				_, err = a.testAsLeader(ctx, s, lease, nodes)
+			nodes, _ := withBMC(c, nil) // without names it does not fail
+			if nodes = due.of(nodes, time.Now()); len(nodes) > 0 {
+				var results []fence.Result
+				results, err = a.testAsLeader(ctx, s, lease, nodes)
+				due.note(results)
 			}
 		}
 		if err != nil && !errors.Is(err, converge.ErrNoApply) && ctx.Err() == nil {
 			a.Log.Warn("tests of BMCs", "err", err)
 		}
-		again := time.NewTimer(testBMCsEvery)
+		again := time.NewTimer(due.in(time.Now()))
 		select {
 		case <-ctx.Done():
 		case <-again.C:
 		case _, open := <-changes:
+			due = testsDue{}
 			if !open {
 				pause(ctx, time.Second)
 				changes = s.Watch(ctx, converge.KeySpec, 0)
@@ -208,6 +214,37 @@ func (a *Agent) watchBMCs(ctx context.Context, s store.Store, lease store.Fence)
 		}
 		again.Stop()
 	}
+}
+
+// testsDue knows whose BMCs are to be tested next. The zero value: all.
+type testsDue struct {
+	all      time.Time // when all were
+	troubled map[string]bool
+}
+
+func (d *testsDue) of(nodes []model.Node, now time.Time) []model.Node {
+	if now.Sub(d.all) >= testBMCsEvery {
+		*d = testsDue{all: now}
+		return nodes
+	}
+	return slices.DeleteFunc(nodes, func(n model.Node) bool { return !d.troubled[n.Name] })
+}
+
+func (d *testsDue) note(results []fence.Result) {
+	d.troubled = map[string]bool{}
+	for _, r := range results {
+		if r.Trouble != "" {
+			d.troubled[r.Node] = true
+		}
+	}
+}
+
+// in is when the next tests are due.
+func (d *testsDue) in(now time.Time) time.Duration {
+	if len(d.troubled) > 0 {
+		return testTroubled
+	}
+	return max(testTroubled, d.all.Add(testBMCsEvery).Sub(now))
 }
 
 // bmcConditions says what is wrong with BMCs, as their latest tests showed. Only who fences needs them.

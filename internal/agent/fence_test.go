@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -198,4 +199,35 @@ func TestOrderIsCarriedOut(t *testing.T) {
 	if err := wait("2"); err != nil {
 		t.Errorf("the power was off: %v", err)
 	}
+}
+
+func TestTroubledBMCsAreTestedSooner(t *testing.T) {
+	nodes := func() []model.Node { return []model.Node{{Name: "ctl1"}, {Name: "ctl2"}, {Name: "ctl3"}} }
+	names := func(nodes []model.Node) (out []string) {
+		for _, n := range nodes {
+			out = append(out, n.Name)
+		}
+		return out
+	}
+	var d testsDue
+	now := time.Now()
+	tested := func(want ...string) {
+		t.Helper()
+		if got := names(d.of(nodes(), now)); !slices.Equal(got, want) {
+			t.Fatalf("%v, want %v", got, want)
+		}
+	}
+	tested("ctl1", "ctl2", "ctl3")
+	d.note([]fence.Result{{Node: "ctl1"}, {Node: "ctl2", Trouble: fence.Unreachable}, {Node: "ctl2"}, {Node: "ctl3"}})
+	if got := d.in(now); got != testTroubled {
+		t.Errorf("again in %s", got)
+	}
+	now = now.Add(testTroubled)
+	tested("ctl2")
+	d.note([]fence.Result{{Node: "ctl2"}, {Node: "ctl2"}})
+	if got := d.in(now); got != testBMCsEvery-testTroubled {
+		t.Errorf("all is well, again in %s", got)
+	}
+	now = now.Add(testBMCsEvery)
+	tested("ctl1", "ctl2", "ctl3")
 }

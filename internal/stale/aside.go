@@ -121,13 +121,19 @@ func (p *partial) forget(peer netip.Addr) { delete(p.peers, peer) }
 // broken reports whether the network between this node and the peer is.
 func (p *partial) broken(peer netip.Addr, now time.Time) bool {
 	t := p.peers[peer]
-	return t != nil && t.news >= newsNeeded && (!t.late || t.at.Sub(t.first) >= returning) && now.Sub(t.at) < wordHolds
+	return p.doubted(peer) && t.news >= newsNeeded && now.Sub(t.at) < wordHolds
 }
 
-// doubted reports whether somebody hears the peer since this node does not.
-func (p *partial) doubted(peer netip.Addr) bool {
+// heardElsewhere reports whether somebody hears the peer since this node does not.
+func (p *partial) heardElsewhere(peer netip.Addr) bool {
 	t := p.peers[peer]
 	return t != nil && t.news > 0
+}
+
+// doubted reports the same of a peer that does not just come back: then its death may be none.
+func (p *partial) doubted(peer netip.Addr) bool {
+	t := p.peers[peer]
+	return p.heardElsewhere(peer) && (!t.late || t.at.Sub(t.first) >= returning)
 }
 
 // yields reports whether this node is the one that stands aside.

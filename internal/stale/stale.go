@@ -219,9 +219,15 @@ func (w *watch) strangers(now time.Time, long time.Duration) []netip.Addr {
 // tellAcquainted tells when there is nothing more to wait for. A word of the third may be under way for as long as it is waited for, and one that has
 // come may leave it open for a while whether this node stands aside.
 func (w *watch) tellAcquainted(now time.Time) {
-	open := w.yielding.IsValid() && !w.unheard.IsValid()
-	if w.acquainted || open || len(w.silence.unknown()) > 0 && now.Sub(w.born) < acquaint+thirdPatience {
+	if w.acquainted {
 		return
+	}
+	if !w.unheard.IsValid() {
+		for _, p := range w.silence.unknown() {
+			if w.partial.heardElsewhere(p) && w.partial.yields(p) || now.Sub(w.born) < acquaint+thirdPatience {
+				return
+			}
+		}
 	}
 	w.acquainted = true
 	w.Acquainted()
