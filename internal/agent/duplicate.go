@@ -110,8 +110,12 @@ func othersByARP(ctx context.Context, vip netip.Addr) ([]net.HardwareAddr, error
 	return arp.Others(ctx, nic, vip, listenForThem)
 }
 
-// announce says once more that this machine has the address, if it does and may. keepalived does so each second by itself, Pacemaker does not.
+// announce says once more that this machine has the address, if it does and may, with Pacemaker and fencing: no other controller has it then.
+// keepalived does so each second by itself; one that is frozen keeps the address while another controller has taken over, and the two would fight.
 func (a *Agent) announce(vip netip.Addr) error {
+	if c := a.spec.Load(); c == nil || c.VIP.Engine != model.EnginePacemaker || !c.Fences() {
+		return nil
+	}
 	if member := a.member.Load(); member == nil || a.aside.forbids() != "" {
 		return nil
 	} else if quorum, _ := member.HasQuorum(); !quorum {
