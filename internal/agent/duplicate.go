@@ -110,10 +110,13 @@ func othersByARP(ctx context.Context, vip netip.Addr) ([]net.HardwareAddr, error
 	return arp.Others(ctx, nic, vip, listenForThem)
 }
 
-// announce says once more that this machine has the address, if it does and may, with Pacemaker and fencing: no other controller has it then.
-// keepalived does so each second by itself; one that is frozen keeps the address while another controller has taken over, and the two would fight.
+// answersClaims reports whether the holder's agent may answer a claim: with Pacemaker and fencing no other controller has the address.
+// keepalived announces it each second by itself; one that is frozen keeps it while another controller has taken over, and the two would fight.
+func answersClaims(c *model.Cluster) bool { return c.VIP.Engine == model.EnginePacemaker && c.Fences() }
+
+// announce says once more that this machine has the address, if it does and may.
 func (a *Agent) announce(vip netip.Addr) error {
-	if c := a.spec.Load(); c == nil || c.VIP.Engine != model.EnginePacemaker || !c.Fences() {
+	if c := a.spec.Load(); c == nil || !answersClaims(c) {
 		return nil
 	}
 	if member := a.member.Load(); member == nil || a.aside.forbids() != "" {

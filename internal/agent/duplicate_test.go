@@ -52,3 +52,21 @@ func TestCarrier(t *testing.T) {
 		t.Errorf("%q, %v", nic, err)
 	}
 }
+
+// Two controllers may have the address for a moment where nobody makes sure that the one before is off.
+func TestWhoAnswersAClaim(t *testing.T) {
+	for _, tc := range []struct {
+		engine  model.VIPEngine
+		fencing model.Fencing
+		want    bool
+	}{
+		{model.EnginePacemaker, model.FencingOn, true},
+		{model.EnginePacemaker, "", false},
+		{model.EngineKeepalived, model.FencingOn, false},
+	} {
+		c := &model.Cluster{VIP: model.VIP{Engine: tc.engine}, Fencing: tc.fencing}
+		if got := answersClaims(c); got != tc.want {
+			t.Errorf("%s, fencing %q: %t", tc.engine, tc.fencing, got)
+		}
+	}
+}

@@ -25,8 +25,8 @@ import (
 type laggards struct {
 	lags  map[string]lag // by queue
 	tried map[string]time.Time
-	next  int // the queue with which the next look begins
-	found []string
+	next  int               // the queue with which the next look begins
+	found map[string]string // by queue: what stands still and was not mended, until it is seen to move
 }
 
 // lag is a replica that has not applied all that is committed: how far it was when that was first seen, and how far its leader.
@@ -118,13 +118,7 @@ func (g *laggards) look(ctx context.Context, env service.Env, api *client, all [
 			own = append(own, q)
 		}
 	}
-	lags := map[string]lag{}
-	for _, q := range own { // of queues that are no more nothing is remembered
-		if l, ok := g.lags[q.path()]; ok {
-			lags[q.path()] = l
-		}
-	}
-	g.lags, g.found = lags, nil
+	g.prune(own)
 	var suspects []queue
 	for range min(len(own), laggardsAtOnce) {
 		g.next = (g.next + 1) % len(own)
@@ -150,10 +144,24 @@ func (g *laggards) look(ctx context.Context, env service.Env, api *client, all [
 			return err
 		}
 		if still && !g.mend(ctx, env, api, q, node, spare) {
-			g.found = append(g.found, q.String())
+			g.found[q.path()] = q.String()
 		}
 	}
 	return nil
+}
+
+// prune forgets what is remembered of queues that are no more.
+func (g *laggards) prune(own []queue) {
+	lags, found := map[string]lag{}, map[string]string{}
+	for _, q := range own {
+		if l, ok := g.lags[q.path()]; ok {
+			lags[q.path()] = l
+		}
+		if name, ok := g.found[q.path()]; ok {
+			found[q.path()] = name
+		}
+	}
+	g.lags, g.found = lags, found
 }
 
 // see asks for a queue's replicas, and remembers what is to be. A queue that is just not there, or gives no answer, is none that stands still.
@@ -170,6 +178,9 @@ func (g *laggards) see(ctx context.Context, api *client, q queue, node string) (
 		delete(g.lags, q.path())
 	} else {
 		g.lags[q.path()] = now
+	}
+	if !still {
+		delete(g.found, q.path())
 	}
 	return still, spare, nil
 }
@@ -192,6 +203,7 @@ func (g *laggards) mend(ctx context.Context, env service.Env, api *client, q que
 	}
 	env.Log.Warn("a replica here took nothing from its leader any more: made anew from the others", "queue", q, "applied", g.lags[q.path()].applied)
 	delete(g.lags, q.path())
+	delete(g.found, q.path())
 	return true
 }
 
@@ -200,7 +212,8 @@ func (g *laggards) conditions(node string) []health.Condition {
 	if len(g.found) == 0 {
 		return nil
 	}
+	example := slices.Min(slices.Collect(maps.Values(g.found)))
 	return []health.Condition{{Code: "rabbitmq-replica-behind", Severity: health.Critical,
-		Text: fmt.Sprintf("%d replicas on %s take nothing from their leaders any more, such as that of %s: consumers connected there get no messages from them", len(g.found), node, g.found[0]),
+		Text: fmt.Sprintf("%d of the replicas on %s take nothing from their leaders any more, such as that of %s: consumers connected there get no messages from them", len(g.found), node, example),
 		Hint: "nines makes one anew, at most each 15 minutes, while all other replicas of its queue are up to date: see that they are ('rabbitmq-queues quorum_status')"}}
 }

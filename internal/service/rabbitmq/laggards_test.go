@@ -167,6 +167,14 @@ func TestLaggardsTakeTurns(t *testing.T) {
 	if len(asked) != len(queues) {
 		t.Errorf("%d of %d queues were looked at", len(asked), len(queues))
 	}
+	g.found[queues[0].path()] = queues[0].String()
+	g.next = 0 // this look is about the others
+	if err := g.look(t.Context(), env, api, queues); err != nil || len(g.conditions("ctl1")) != 1 {
+		t.Errorf("nobody looked, and it is no longer told (%v)", err)
+	}
+	if err := g.look(t.Context(), env, api, queues[1:]); err != nil || len(g.conditions("ctl1")) != 0 {
+		t.Errorf("the queue is no more, and it is still told (%v)", err)
+	}
 }
 
 type roundTrip func(*http.Request)

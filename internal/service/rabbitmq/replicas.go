@@ -81,7 +81,7 @@ func (r *replicas) note(ctx context.Context, env service.Env, api *client, whole
 	}
 	if !r.busy && time.Since(r.at) >= replicasEvery {
 		if r.anew {
-			r.laggards.lags, r.anew = nil, false
+			r.laggards.lags, r.laggards.found, r.anew = nil, nil, false
 		}
 		r.busy, r.at = true, time.Now()
 		go r.look(context.WithoutCancel(ctx), env, api)
